@@ -1,0 +1,1 @@
+"""PyTorch models, one a file. Imported only to train and to export, never by the daemon."""

@@ -1,0 +1,1 @@
+"""One file a runtime: the same verb over ONNX Runtime and TensorRT."""

@@ -1,0 +1,1 @@
+"""Leaf: numerical kernels, each with its plain reference."""

@@ -1,0 +1,1 @@
+"""Vedette's runtime: cameras become frames, frames become tracks and alerts, alerts reach everyone once."""

@@ -1,0 +1,1 @@
+"""What ``vedette bench`` runs."""

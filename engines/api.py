@@ -73,7 +73,8 @@ class Letterbox:
         size = np.array([self.canvas_w, self.canvas_h] * 2, np.float32)
         pad = np.array([self.pad_x, self.pad_y] * 2, np.float32)
         inner = np.array([inner_w, inner_h] * 2, np.float32)
-        return np.clip((xyxy * size - pad) / inner, 0.0, 1.0).astype(np.float32)
+        placed: F32 = np.clip((xyxy * size - pad) / inner, 0.0, 1.0).astype(np.float32)
+        return placed
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
 from vedette.engines.api import Letterbox
 
 F32 = NDArray[np.float32]
@@ -21,7 +20,7 @@ Phase = Literal["start", "update", "end"]
 Severity = Literal["info", "warning", "critical"]
 
 #: Camera names: they become topics, file names and metric labels, so they are kept this plain.
-CAMERA_NAME = re.compile(r"[a-z0-9_-]{1,32}")
+CAMERA_NAME = re.compile(r"^[a-z0-9_-]{1,32}$")
 
 #: Events the system raises about cameras themselves.
 SYSTEM_KINDS = ("camera_offline", "camera_frozen", "camera_back")
@@ -125,7 +124,10 @@ class Event:
     producer, boot: which process life raised it ("infer", "supervisor"); the hub closes what a dead life left
     open. track_ids: public ids ``camera/boot/n``. box: normalised xyxy or None. wall_s: UTC of the picture.
     explain: the rule's trace, JSON-able. mono_ns: decode time of the picture it was seen in.
+    latency_ms: capture (decode to the engine's input) and infer (engine, tracker and rules).
     """
+
+    __pydantic_config__: ClassVar[Any] = {"allow_inf_nan": False}  # checked where it crosses a process boundary
 
     id: str
     rev: int
@@ -144,7 +146,6 @@ class Event:
     box: tuple[float, float, float, float] | None = None
     zone: str | None = None
     explain: dict[str, Any] = field(default_factory=dict)
-    #: seconds from decode to the engine's input (capture) and through engine, tracker and rules (infer)
     latency_ms: dict[str, float | None] = field(default_factory=dict)
 
 

@@ -1,0 +1,135 @@
+"""From what a detector says to what a tracker may trust: cleaning, counting and packing detections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vedette.engines.api import Detections
+from vedette.streamer.tracking.config import TrackerConfig
+from vedette.streamer.tracking.rows import F64
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """The usable detections of one call, all cameras one after the other.
+
+    box: [4,M] centre x, centre y, width, height in picture heights. view: [M] which camera of the call.
+    row: [M] row in that camera's Detections. embedding: [M,D] or None.
+    """
+
+    box: F64
+    score: F64
+    label: I64
+    group: I64
+    view: I64
+    row: I64
+    embedding: F64 | None
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+def gather(
+    detections: Sequence[Detections],
+    aspect: F64,
+    groups: I64,
+    config: TrackerConfig,
+    rejected: Counter[str],
+) -> Sightings:
+    """The detections that can be tracked; the others are dropped and counted in ``rejected`` by reason.
+
+    Reasons: ``not_finite``, ``inverted`` (x2 < x1 or y2 < y1), ``zero_area``, ``outside`` (nothing of it in
+    the picture), ``score`` (not in 0..1), ``label`` (unknown), ``crowded`` (beyond ``max_detections``).
+    Detections below ``score_low`` are valid, and ignored. aspect: [views] width / height. groups: [labels].
+    """
+    sizes = [len(d) for d in detections]
+    if len(detections) == 1:
+        only = detections[0]
+        xyxy, score, label = only.xyxy.T.astype(np.float64), only.score.astype(np.float64), only.label.astype(np.int64)
+        view = np.zeros(sizes[0], np.int64)
+        row = np.arange(sizes[0])
+    else:
+        xyxy = np.concatenate([d.xyxy for d in detections]).T.astype(np.float64) if sizes else np.zeros((4, 0))
+        score = np.concatenate([d.score for d in detections]).astype(np.float64)
+        label = np.concatenate([d.label for d in detections]).astype(np.int64)
+        view = np.repeat(np.arange(len(sizes)), sizes)
+        row = np.arange(len(score)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    x1, y1, x2, y2 = xyxy
+    good = (
+        (x2 > x1)
+        & (y2 > y1)
+        & (x2 > 0)
+        & (y2 > 0)
+        & (x1 < 1)
+        & (y1 < 1)
+        & (score >= config.score_low)
+        & (score <= 1)
+        & (label >= 0)
+        & (label < len(groups))
+        & (np.abs(xyxy).max(0, initial=0.0) < _FAR)
+    )
+    if not good.all():
+        count_rejected(xyxy, score, label, len(groups), rejected)
+    if sizes and max(sizes) > config.max_detections:
+        good &= _best(view, np.where(good, score, -1.0), config.max_detections, good, rejected)
+    if not good.all():
+        xyxy, score, label, view, row = xyxy[:, good], score[good], label[good], view[good], row[good]
+    wide = aspect[view]
+    box = np.empty_like(xyxy)
+    np.add(xyxy[:2], xyxy[2:], out=box[:2])
+    box[:2] *= 0.5
+    np.subtract(xyxy[2:], xyxy[:2], out=box[2:])
+    box[::2] *= wide
+    return Sightings(box, score, label, groups[label], view, row, _embeddings(detections, good))
+
+
+#: A coordinate beyond this many picture sizes is not a measurement.
+_FAR = 1e3
+
+
+def count_rejected(xyxy: F64, score: F64, label: I64, labels: int, rejected: Counter[str]) -> None:
+    """Add to ``rejected`` the first reason against every unusable detection."""
+    left = np.ones(len(score), np.bool_)
+    x1, y1, x2, y2 = xyxy
+    for reason, bad in (
+        ("not_finite", ~(np.isfinite(xyxy).all(0) & np.isfinite(score))),
+        ("inverted", (x2 < x1) | (y2 < y1)),
+        ("zero_area", (x2 == x1) | (y2 == y1)),
+        ("outside", (x2 <= 0) | (y2 <= 0) | (x1 >= 1) | (y1 >= 1) | (np.abs(xyxy).max(0, initial=0.0) >= _FAR)),
+        ("score", (score < 0) | (score > 1)),
+        ("label", (label < 0) | (label >= labels)),
+    ):
+        bad &= left
+        left &= ~bad
+        if n := int(bad.sum()):
+            rejected[reason] += n
+
+
+def _best(view: I64, score: F64, most: int, good: NDArray[np.bool_], rejected: Counter[str]) -> NDArray[np.bool_]:
+    """The ``most`` best scored detections of every view; what is beyond is counted."""
+    order = np.lexsort((-score, view))
+    first = np.searchsorted(view[order], view[order])
+    keep = np.zeros(len(score), np.bool_)
+    keep[order] = np.arange(len(order)) - first < most
+    if n := int((good & ~keep).sum()):
+        rejected["crowded"] += n
+    return keep
+
+
+def _embeddings(detections: Sequence[Detections], good: NDArray[np.bool_]) -> F64 | None:
+    """The embeddings of the kept detections, unit length; None unless every camera that saw something has them."""
+    full = [d for d in detections if len(d)]
+    if not full or any(d.embedding is None for d in full):
+        return None
+    parts = [d.embedding for d in full if d.embedding is not None]
+    if len({p.shape[1] for p in parts}) != 1:
+        raise ValueError(f"Tracker: embeddings need one width, got {sorted({p.shape[1] for p in parts})}")
+    e = np.nan_to_num(np.concatenate(parts).astype(np.float64)[good])
+    return e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-9)

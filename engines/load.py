@@ -1,0 +1,128 @@
+"""`load` turns a name or a file into an `Engine`; the only place that knows which backends there are."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vedette.engines.api import LABELS, Engine, EngineFault, EngineSpec
+from vedette.engines.detector import Detector
+from vedette.engines.runtimes.onnxruntime import OrtRuntime, sha256_of
+
+WEIGHTS = Path(__file__).parent / "weights"
+DEFAULT_SIZE = "416x256"
+#: names for the sizes we measured
+SIZES = {"fast": "320x192", "default": DEFAULT_SIZE, "quality": "640x384"}
+#: backend -> "module:function", called as f(source, name=, size=, threads=) -> (Runtime, (height, width), precision)
+BACKENDS = {
+    "onnxruntime": "vedette.engines.load:open_onnxruntime",
+    "tensorrt": "vedette.engines.runtimes.tensorrt:open_detector",
+}
+
+
+def load(
+    name_or_path: str,
+    *,
+    size: str | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    family: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Engine:
+    """An engine ready to `infer`. Raises EngineFault with what was found and the fix.
+
+    name_or_path: ``vedette-nano`` (shipped), a name of ``vedette models list``, or an ONNX file. size: canvas as
+    "WIDTHxHEIGHT" in multiples of 32, or fast | default | quality; more pixels find smaller people and cost
+    time in proportion; None is 416x256, or the graph's own size where it is fixed. backend: auto, onnxruntime or tensorrt.
+    family, labels: for foreign graphs, see `vedette.engines.families`.
+    """
+    path = resolve(name_or_path)
+    if family is not None:
+        from vedette.engines.families import adapt
+
+        source: Path | bytes = adapt(path, family, labels, size)
+    else:
+        source = path
+    chosen, reason = choose_backend(backend)
+    opened = _imported(BACKENDS[chosen])(source, name=str(path), size=size, threads=threads)
+    runtime, hw, precision = opened
+    spec = _spec(runtime, path, hw, labels, chosen, precision, reason)
+    batch = runtime.inputs["pixels"].shape[0] if "pixels" in runtime.inputs else None
+    return Detector(runtime, spec, max_batch=batch if isinstance(batch, int) else None)
+
+
+def resolve(name_or_path: str) -> Path:
+    """The model file of a shipped name, a pulled name, or a path."""
+    if name_or_path.endswith(".onnx") or "/" in name_or_path:
+        return Path(name_or_path)
+    shipped = WEIGHTS / f"{name_or_path}.onnx"
+    if shipped.is_file():
+        return shipped
+    names = sorted(p.stem for p in WEIGHTS.glob("*.onnx"))
+    raise EngineFault(
+        f"engine.detector: no model is called {name_or_path!r}; shipped are {names}; "
+        "or give the path of an .onnx file (`vedette models list` shows what can be pulled)"
+    )
+
+
+def choose_backend(backend: str) -> tuple[str, str]:
+    """The backend to use, and why, in one sentence."""
+    if backend in ("auto", "cpu"):
+        return "onnxruntime", "ONNX Runtime on the CPU: it runs everywhere and needs no build"
+    if backend not in BACKENDS:
+        raise EngineFault(f"engine.backend: needs one of {['auto', *BACKENDS]}, got {backend!r}")
+    return backend, f"{backend}: asked for by the configuration"
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """ "416x256" -> (256, 416), height first; both positive multiples of 32."""
+    text = SIZES.get(size, size)
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise EngineFault(f"engine.size: needs WIDTHxHEIGHT or one of {sorted(SIZES)}, got {size!r}")
+    w, h = int(width), int(height)
+    if min(w, h) < 64 or max(w, h) > 4096 or w % 32 or h % 32:
+        raise EngineFault(f"engine.size: width and height need multiples of 32 from 64 to 4096, got {size!r}")
+    return h, w
+
+
+def open_onnxruntime(
+    source: Path | bytes, *, name: str, size: str | None, threads: int | None
+) -> tuple[OrtRuntime, tuple[int, int], str]:
+    """The CPU backend: runtime, canvas (height, width) and precision."""
+    runtime = OrtRuntime(source, name=name, threads=threads)
+    if "pixels" not in runtime.inputs or len(runtime.inputs["pixels"].shape) != 4:
+        found = {k: list(p.shape) for k, p in runtime.inputs.items()}
+        raise EngineFault(
+            f"{name}: a detector takes one input pixels u8 [B,H,W,3], got {found}; "
+            "name its `family` (yolox, nanodet, detr, yolo-e2e) and `labels`"
+        )
+    _, h, w, _ = runtime.inputs["pixels"].shape
+    if isinstance(h, int) and isinstance(w, int):
+        if size is not None and parse_size(size) != (h, w):
+            raise EngineFault(f"{name}: its canvas is fixed at {w}x{h}, got engine.size {size!r}; leave size out")
+        return runtime, (h, w), runtime.metadata.get("vedette.precision", "fp32")
+    return runtime, parse_size(size or DEFAULT_SIZE), runtime.metadata.get("vedette.precision", "fp32")
+
+
+def _spec(
+    runtime: Any, path: Path, hw: tuple[int, int], labels: Sequence[str] | None, backend: str, precision: str, why: str
+) -> EngineSpec:
+    meta = getattr(runtime, "metadata", {})
+    names = tuple(labels or json.loads(meta.get("vedette.labels", "null")) or LABELS)
+    port = runtime.outputs.get("embeddings")
+    dim = int(port.shape[-1]) if port is not None else None
+    name = meta.get("vedette.name", path.stem)
+    return EngineSpec(name, hw, names, dim, backend, precision, why, sha256_of(path))
+
+
+def _imported(target: str) -> Callable[..., Any]:
+    module, _, attribute = target.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as e:
+        raise EngineFault(f"engine.backend: {module} cannot be used here: {e}; install its extra or use auto") from e
+    return found

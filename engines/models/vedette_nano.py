@@ -1,0 +1,328 @@
+"""``vedette-nano``: one convolutional pass over a picture gives boxes, appearance and scene tokens.
+
+The trunk is NanoDet-g (RangiLyu/nanodet, Apache-2.0): a small CSP network, a PAN without
+convolutions, and one 3x3 + 1x1 head a level that answers, at every point, class logits (Quality
+Focal Loss) and four discrete distances to the box sides (Distribution Focal Loss, Li et al. 2020).
+Batch norm is folded, so a layer is a convolution with bias and a leaky ReLU.
+
+Added here: class rows pruned to the labels we ship, decoding and top-K inside the graph, a 64-d
+appearance embedding a candidate, and 7x7 scene tokens, all read off the same feature maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from vedette.engines.api import LABELS
+
+#: COCO-80 rows kept for each of our labels; a label's logit is the largest of its rows.
+COCO_ROWS: dict[str, tuple[int, ...]] = {
+    "person": (0,),
+    "bicycle": (1,),
+    "car": (2,),
+    "motorcycle": (3,),
+    "bus": (5,),
+    "truck": (7,),
+    "animal": tuple(range(14, 24)),
+    "bag": (24, 26, 28),
+}
+STRIDES = (8, 16, 32)
+#: distances are expectations over 0..REG_MAX strides
+REG_MAX = 10
+EMBEDDING_DIM = 64
+SCENE_GRID = 7
+SCENE_DIM = 128
+STRIPES, STRIPE_ROWS, STRIPE_COLS = 4, 2, 4
+COLOURS, TEXTURES, DEEP = 16, 16, 32
+#: colour anchors of the untrained embedding: BGR 0-255, the Voronoi cells of a soft histogram
+PALETTE = (
+    (20, 20, 20), (70, 70, 70), (120, 120, 120), (170, 170, 170), (225, 225, 225), (50, 50, 130),
+    (70, 70, 200), (130, 70, 50), (190, 110, 70), (60, 110, 60), (90, 170, 90), (60, 150, 190),
+    (110, 200, 230), (90, 110, 150), (150, 170, 200), (140, 70, 140),
+)  # fmt: skip
+
+
+def conv(c_in: int, c_out: int, k: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution with bias, then LeakyReLU(0.1): batch norm is folded into the convolution."""
+    return nn.Sequential(nn.Conv2d(c_in, c_out, k, stride, k // 2), nn.LeakyReLU(0.1))
+
+
+class Pair(nn.Module):
+    """Two 3x3 convolutions whose outputs are both kept: [B,c,H,W] -> [B,2h,H,W]."""
+
+    def __init__(self, c: int, h: int) -> None:
+        super().__init__()
+        self.a, self.b = conv(c, h), conv(h, h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a(x)
+        return torch.cat([self.b(a), a], 1)
+
+
+class Stage(nn.Module):
+    """A CSP stage: [B,c_in,H,W] -> [B,2c,H/stride,W/stride]."""
+
+    def __init__(self, c_in: int, c: int, pairs: int, stride: int) -> None:
+        super().__init__()
+        self.down = conv(c_in, c, 3, stride)
+        self.pairs = nn.Sequential(*[Pair(c, c // 2) for _ in range(pairs)])
+        self.fuse = conv(c, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x)
+        return torch.cat([self.fuse(self.pairs(x)), x], 1)
+
+
+class Head(nn.Module):
+    """One level's head: features [B,128,h,w] -> tower [B,128,h,w], rows [B,R,h,w]."""
+
+    def __init__(self, c: int, rows: int) -> None:
+        super().__init__()
+        self.tower, self.out = conv(c, c), nn.Conv2d(c, rows, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        t = self.tower(x)
+        return t, self.out(t)
+
+
+@dataclass(slots=True)
+class Raw:
+    """What training needs: logits [B,N,R] a class row, dist [B,N,4*(REG_MAX+1)], points [N,2] and stride [N] in px."""
+
+    logits: Tensor
+    dist: Tensor
+    points: Tensor
+    stride: Tensor
+    tower: Tensor  # [B,N,128]
+    shallow: Tensor  # [B,64,H/4,W/4]
+    colour: Tensor  # [B,3,H/4,W/4]
+    levels: list[Tensor]  # PAN outputs, strides 8, 16, 32
+
+
+class Embedder(nn.Module):
+    """Appearance of a box: colour and texture of four stripes, and the deep feature of its point, in 64 numbers.
+
+    Untrained it is a soft colour histogram a stripe (16 Voronoi cells of PALETTE, square-rooted: Hellinger),
+    which needs no data; training (tools/train_detector.py) moves every part of it.
+    """
+
+    def __init__(self, shallow: int = 64, deep: int = 128) -> None:
+        super().__init__()
+        self.palette = nn.Conv2d(3, COLOURS, 1)
+        self.texture = nn.Conv2d(shallow, TEXTURES, 1)
+        self.attend = nn.Conv2d(shallow, 1, 1)
+        self.deep = nn.Linear(deep, DEEP)
+        self.out = nn.Linear(STRIPES * (COLOURS + TEXTURES) + DEEP, EMBEDDING_DIM)
+        ys = (torch.arange(STRIPES * STRIPE_ROWS) + 0.5) / (STRIPES * STRIPE_ROWS)
+        xs = 0.2 + 0.6 * (torch.arange(STRIPE_COLS) + 0.5) / STRIPE_COLS
+        grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij"), -1).reshape(-1, 2)
+        self.register_buffer("grid", grid, persistent=False)  # [32,2] (y, x) inside the box
+        self.reset_to_histogram()
+
+    @torch.no_grad()
+    def reset_to_histogram(self) -> None:
+        """Set the weights to the untrained descriptor, deterministically."""
+        sharp = 1.0 / (2 * 28.0**2)  # a colour 28 grey levels off its anchor has half the weight, roughly
+        anchors = torch.tensor(PALETTE, dtype=torch.float32)
+        self.palette.weight.copy_((2 * sharp * anchors).view(COLOURS, 3, 1, 1))
+        self.palette.bias.copy_(-sharp * (anchors**2).sum(1))
+        g = torch.Generator().manual_seed(7)
+        for layer in (self.texture, self.deep):
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=g) * 0.05)
+            layer.bias.zero_()
+        self.attend.weight.zero_()
+        self.attend.bias.zero_()
+        self.out.weight.zero_()
+        self.out.bias.zero_()
+        for s in range(STRIPES):
+            for c in range(COLOURS):
+                self.out.weight[s * COLOURS + c, s * (COLOURS + TEXTURES) + c] = 1.0
+                self.out.bias[s * COLOURS + c] = -0.18  # about the mean of a square-rooted bin: cosines spread around 0
+
+    def forward(self, raw: Raw, boxes: Tensor, rows: Tensor) -> Tensor:
+        """boxes [B,K,4] normalised; rows [B*K] into the flattened points -> [B,K,64], each of length 1."""
+        b, k = boxes.shape[:2]
+        h, w = raw.shallow.shape[-2:]
+        maps = torch.cat(
+            [self.palette(raw.colour).softmax(1), F.relu(self.texture(raw.shallow)), self.attend(raw.shallow)], 1
+        )
+        maps = maps.flatten(2).transpose(1, 2).reshape(b * h * w, COLOURS + TEXTURES + 1)
+        xy, wh = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
+        x = (xy[..., 0:1] + wh[..., 0:1] * self.grid[:, 1]) * w  # [B,K,32] in cells
+        y = (xy[..., 1:2] + wh[..., 1:2] * self.grid[:, 0]) * h
+        cell = y.clamp(0, h - 1).long() * w + x.clamp(0, w - 1).long()
+        cell = cell + torch.arange(b, device=cell.device).view(b, 1, 1) * (h * w)
+        took = maps[cell.reshape(-1)].view(b * k, STRIPES, STRIPE_ROWS * STRIPE_COLS, COLOURS + TEXTURES + 1)
+        weight = took[..., -1:].softmax(2)
+        stripe = (took[..., :-1] * weight).sum(2)  # [BK,4,32]
+        hist = torch.cat([(stripe[..., :COLOURS] + 1e-4).sqrt(), stripe[..., COLOURS:]], -1)
+        deep = self.deep(raw.tower.reshape(-1, raw.tower.shape[-1])[rows])
+        e = self.out(torch.cat([hist.flatten(1), deep], 1)).view(b, k, EMBEDDING_DIM)
+        return e * torch.rsqrt((e * e).sum(-1, keepdim=True) + 1e-9)
+
+
+class SceneHead(nn.Module):
+    """Scene tokens: PAN levels 16 and 32 -> [B,49,128], layer-normalised, row-major over a 7x7 grid."""
+
+    def __init__(self, c: int = 128) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(2 * c, SCENE_DIM, 1)
+        self.norm = nn.LayerNorm(SCENE_DIM)
+        axis = (torch.arange(2 * SCENE_GRID) + 0.5) / SCENE_GRID - 1  # two samples a cell and axis
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        self.register_buffer("grid", torch.stack([x, y], -1)[None], persistent=False)  # [1,14,14,2]
+        with torch.no_grad():
+            eye = torch.eye(SCENE_DIM).view(SCENE_DIM, c, 1, 1)
+            self.mix.weight.copy_(torch.cat([eye, eye], 1))
+            self.mix.bias.zero_()
+
+    def forward(self, p4: Tensor, p5: Tensor) -> Tensor:
+        x = self.mix(torch.cat([F.avg_pool2d(p4, 2), p5], 1))
+        x = F.grid_sample(x, self.grid.expand(x.shape[0], -1, -1, -1), align_corners=False, padding_mode="border")
+        x = F.avg_pool2d(x, 2).flatten(2).transpose(1, 2)  # [B,49,128]
+        return self.norm(x)
+
+
+class VedetteNano(nn.Module):
+    """u8 [B,H,W,3] BGR (H, W multiples of 32, centred letterbox filled with 0) -> candidates before NMS.
+
+    Returns boxes [B,K,4] normalised to the canvas, scores [B,K], labels i32 [B,K], embeddings [B,K,64],
+    scene [B,49,128]. ``topk``: raising it keeps more weak candidates of a crowd and costs about 4 us each.
+    """
+
+    def __init__(self, topk: int = 128) -> None:
+        super().__init__()
+        self.topk = topk
+        spans, n = [], 0
+        for label in LABELS:
+            spans.append((n, n + len(COCO_ROWS[label])))
+            n += len(COCO_ROWS[label])
+        self.spans, self.rows = spans, n
+        self.stem = conv(3, 32, 3, 2)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.stage1 = Stage(32, 32, 1, 1)
+        self.stage2 = Stage(64, 64, 2, 2)
+        self.stage3 = Stage(128, 128, 2, 2)
+        self.stage4 = Stage(256, 256, 3, 2)
+        self.laterals = nn.ModuleList(nn.Conv2d(c, 128, 1) for c in (128, 256, 512))
+        self.heads = nn.ModuleList(Head(128, n + 4 * (REG_MAX + 1)) for _ in STRIDES)
+        self.embed = Embedder()
+        self.scene = SceneHead()
+        self.register_buffer("mean", torch.tensor([103.53, 116.28, 123.675]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("gain", 1 / torch.tensor([57.375, 57.12, 58.395]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("bins", torch.arange(REG_MAX + 1.0), persistent=False)
+
+    def trunk_convolutions(self) -> list[nn.Conv2d]:
+        """Every convolution of the NanoDet-g part, in the order of the published graph's weight numbers."""
+        convs = lambda m: [c for c in m.modules() if isinstance(c, nn.Conv2d)]  # noqa: E731
+        out = convs(self.stem) + convs(self.stage1) + convs(self.stage2) + [self.laterals[0]]
+        out += [*convs(self.stage3), self.laterals[1], *convs(self.stage4), self.laterals[2]]
+        first, second, third = self.heads
+        # the published graph interleaves: tower 8, tower 16, out 8, tower 32, out 16, out 32
+        return [*out, first.tower[0], second.tower[0], first.out, third.tower[0], second.out, third.out]
+
+    def pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Normalised picture [B,3,H,W] -> shallow map [B,64,H/4,W/4] and PAN maps [B,128,.,.] at 8, 16, 32."""
+        s1 = self.stage1(self.pool(self.stem(x)))
+        s2 = self.stage2(s1)
+        s3 = self.stage3(s2)
+        l3, l4, l5 = (lat(s) for lat, s in zip(self.laterals, (s2, s3, self.stage4(s3)), strict=True))
+        up = lambda t: F.interpolate(t, scale_factor=2.0, mode="bilinear", align_corners=False)  # noqa: E731
+        t4 = l4 + up(l5)
+        p3 = l3 + up(t4)
+        p4 = t4 + F.avg_pool2d(p3, 2)
+        return s1, [p3, p4, l5 + F.avg_pool2d(p4, 2)]
+
+    def raw(self, bgr: Tensor) -> Raw:
+        """Float picture [B,3,H,W] BGR 0-255 -> `Raw`."""
+        shallow, levels = self.pyramid((bgr - self.mean) * self.gain)
+        answers = [head(p) for head, p in zip(self.heads, levels, strict=True)]
+        rows = torch.cat([o.flatten(2) for _, o in answers], 2).transpose(1, 2)
+        tower = torch.cat([t.flatten(2) for t, _ in answers], 2).transpose(1, 2)
+        points, stride = grid_points([(o.shape[-2], o.shape[-1]) for _, o in answers], bgr.device)
+        colour = F.avg_pool2d(bgr, 4)
+        return Raw(rows[..., : self.rows], rows[..., self.rows :], points, stride, tower, shallow, colour, levels)
+
+    def boxes_px(self, dist: Tensor, points: Tensor, stride: Tensor) -> Tensor:
+        """Distance logits [...,44] at points [...,2] of stride [...,1] -> xyxy [...,4] in canvas pixels."""
+        d = dist.unflatten(-1, (4, REG_MAX + 1)).softmax(-1)
+        d = (d * self.bins).sum(-1) * stride
+        return torch.cat([points - d[..., :2], points + d[..., 2:]], -1)
+
+    def label_logits(self, logits: Tensor) -> Tensor:
+        """Class rows [...,R] -> label logits [...,8], the largest row of each label."""
+        return torch.stack([logits[..., a:b].amax(-1) for a, b in self.spans], -1)
+
+    def rank(self, raw: Raw) -> Tensor:
+        """Key [B,N] that top-K sorts by: best logit, local maxima of their level first so that K reaches far."""
+        keys, start = [], 0
+        best = raw.logits.amax(-1)
+        for level in raw.levels:
+            h, w = level.shape[-2:]
+            m = best[:, start : start + h * w].unflatten(1, (1, h, w))
+            start += h * w
+            keys.append((m - 4.0 * (F.max_pool2d(m, 3, 1, 1) > m).to(m.dtype)).flatten(1))
+        return torch.cat(keys, 1)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        b, height, width = pixels.shape[:3]
+        raw = self.raw(pixels.permute(0, 3, 1, 2).to(self.mean.dtype))
+        n = raw.logits.shape[1]
+        top = self.rank(raw).topk(self.topk, 1).indices  # [B,K]
+        flat = (top + torch.arange(b, device=top.device).view(b, 1) * n).reshape(-1)
+        pick = torch.cat([raw.logits, raw.dist], -1).reshape(b * n, -1)[flat].view(b, self.topk, -1)
+        points, stride = raw.points[top.reshape(-1)], raw.stride[top.reshape(-1)]
+        boxes = self.boxes_px(
+            pick[..., self.rows :], points.view(b, self.topk, 2), stride.view(b, self.topk, 1)
+        ) / torch.tensor([width, height, width, height], device=pick.device, dtype=pick.dtype)
+        scores, labels = self.label_logits(pick[..., : self.rows]).max(-1)
+        boxes = boxes.clamp(0.0, 1.0)
+        return (
+            boxes,
+            scores.sigmoid(),
+            labels.to(torch.int32),
+            self.embed(raw, boxes, flat),
+            self.scene(raw.levels[1], raw.levels[2]),
+        )
+
+
+def grid_points(shapes: list[tuple[int, int]], device: Any = None) -> tuple[Tensor, Tensor]:
+    """Points [N,2] (x, y) px and strides [N] of all levels; NanoDet-g's grid: i * s + (s - 1) / 2."""
+    points, strides = [], []
+    for (h, w), s in zip(shapes, STRIDES, strict=True):
+        y, x = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
+        points.append(torch.stack([x, y], -1).reshape(-1, 2).float() * s + (s - 1) / 2)
+        strides.append(torch.full_like(points[-1][:, 0], float(s)))
+    return torch.cat(points), torch.cat(strides)
+
+
+def from_nanodet_g(path: str, topk: int = 128) -> VedetteNano:
+    """A `VedetteNano` with the published NanoDet-g weights (ONNX), class rows pruned to our labels."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    const = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    const.update({n.output[0]: const[n.input[0]] for n in graph.node if n.op_type == "Cast" and n.input[0] in const})
+    bias = {n.input[0]: const[n.input[1]].reshape(-1) for n in graph.node if n.op_type == "Add" and n.input[1] in const}
+    nodes = sorted((n for n in graph.node if n.op_type == "Conv"), key=lambda n: int(n.input[1].lstrip("w")))
+    net = VedetteNano(topk)
+    keep = [r for label in LABELS for r in COCO_ROWS[label]] + list(range(80, 80 + 4 * (REG_MAX + 1)))
+    layers = net.trunk_convolutions()
+    if len(layers) != len(nodes):
+        raise ValueError(f"{path}: a NanoDet-g graph has {len(layers)} convolutions, got {len(nodes)}")
+    with torch.no_grad():
+        for layer, node in zip(layers, nodes, strict=True):
+            w = torch.from_numpy(const[node.input[1]].astype("float32"))
+            b = torch.from_numpy(bias[node.output[0]].astype("float32"))
+            if len(w) == 124:
+                w, b = w[keep], b[keep]
+            if w.shape != layer.weight.shape:
+                raise ValueError(f"{path}: {node.input[1]} needs {list(layer.weight.shape)}, got {list(w.shape)}")
+            layer.weight.copy_(w)
+            layer.bias.copy_(b)
+    return net

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from vedette.engines.api import Detections
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.rows import F64
@@ -132,4 +131,10 @@ def _embeddings(detections: Sequence[Detections], good: NDArray[np.bool_]) -> F6
     if len({p.shape[1] for p in parts}) != 1:
         raise ValueError(f"Tracker: embeddings need one width, got {sorted({p.shape[1] for p in parts})}")
     e = np.nan_to_num(np.concatenate(parts).astype(np.float64)[good])
-    return e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-9)
+    return unit(e)
+
+
+def unit(e: F64) -> F64:
+    """The rows of ``e`` [N,D] scaled to length 1; rows of zeros stay zero."""
+    scaled: F64 = e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-9)
+    return scaled

@@ -10,7 +10,6 @@ outcome depends on how many seconds passed, not on how many frames.
 from __future__ import annotations
 
 import numpy as np
-
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.rows import BOX, COURSE, F64, P_BOX, P_CROSS, P_RATE, RATE, SEEN_BOX
 
@@ -72,4 +71,5 @@ class Motion:
 
 def scale_of(box: F64) -> F64:
     """The length [N] that noise is proportional to: the height of a box [4,N]."""
-    return box[3]
+    height: F64 = box[3]
+    return height

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+
 from vedette.streamer.config.schema import CameraSection, Config, Problems
 from vedette.streamer.config.yamlfile import Key, Source, read_yaml
 from vedette.streamer.errors import ConfigError

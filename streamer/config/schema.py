@@ -6,10 +6,12 @@ Durations are seconds, coordinates normalised 0..1.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
 from vedette.streamer.geometry import line_problem, polygon_problem
 from vedette.streamer.rules import KINDS as RULE_KINDS
 from vedette.streamer.rules.base import RuleConfig, check_classes
@@ -32,6 +34,7 @@ CameraName = Annotated[str, Field(pattern=CAMERA_NAME.pattern)]
 Size = Annotated[str, Field(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$")]
 
 #: Ways to name a camera: anything else is refused, so that a URL can never run a program.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "gst")
 
 
@@ -139,8 +142,8 @@ class CameraSection(CameraDefaults):
     def _known_scheme(cls, value: str) -> str:
         if value.startswith("gst:"):
             return value
-        scheme = urlsplit(value).scheme if "://" in value else ""
-        if scheme and scheme not in SCHEMES:
+        scheme = found[0].rstrip(":") if (found := _SCHEME.match(value)) else ""
+        if scheme and (scheme not in SCHEMES or "://" not in value):
             raise ValueError(f"needs one of {', '.join(s + '://' for s in SCHEMES[:-1])}, a path, /dev/videoN or gst:")
         if scheme.startswith(("rtsp", "http")) and not urlsplit(value).hostname:
             raise ValueError("needs a host after the scheme")

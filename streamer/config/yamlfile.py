@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from vedette.streamer.errors import ConfigError
 
 _ENV = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
+_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null", "timestamp"))
 MAX_BYTES = 4 * 1024 * 1024
 Key = tuple[str | int, ...]
 
@@ -90,7 +92,7 @@ def _plain(node: yaml.Node, key: Key, source: Source, above: set[int]) -> Any:
         return _file_secret(node.value, key, source)
     if node.tag == "tag:yaml.org,2002:str":
         return _expand(node.value, key, source)
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if node.tag not in _PLAIN_TAGS:
         source.complain(key, f"unknown tag, got {node.tag}; only !file is known")
         return None
     try:

@@ -1,0 +1,41 @@
+# Two commands are enough: `make demo` shows the product, `make test` checks the whole tree.
+# Everything is installed into .venv; system packages (tests only) need root and Debian or Ubuntu.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+.PHONY: demo test test-all check format system-packages clean
+
+demo: $(VENV)/.demo
+	$(BIN)/vedette demo --seconds 40 --out demo-out
+
+test: $(VENV)/.dev system-packages
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check
+
+test-all: $(VENV)/.dev system-packages
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check --all
+
+check: test
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+system-packages:
+	tools/install_system_packages
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[build,dev,mqtt]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-out

@@ -1,0 +1,85 @@
+"""Messages between processes: what is right passes unchanged, everything else is a WireError."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vedette.streamer.errors import WireError
+from vedette.streamer.types import Event
+from vedette.streamer.wire import MAX_JSON, FrameHeader, decode, encode, parse, parse_event
+
+HEADER = FrameHeader("dock", "a1", 2, 7, 10**12, 1.5, 1.7e9, 256, 416, (1280, 720, 0.325, 0, 11), "dock.1.ring", 3)
+EVENT = Event("ab12", 0, "infer", "b1", "dock", "zone:gate", "zone", "start", "warning", 5, 1.7e9, ("dock/b1/1",))
+
+
+def test_headers_and_events_survive_the_wire() -> None:
+    """Encoding and parsing gives the same value back."""
+    assert parse(FrameHeader, encode(HEADER)) == HEADER
+    assert parse_event(encode(EVENT)) == EVENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ring": "../../etc/passwd"},
+        {"ring": "a/b"},
+        {"slot": -1},
+        {"slot": True},
+        {"height": 0},
+        {"width": 10**6},
+        {"camera": "Dock"},
+        {"camera": "x" * 33},
+        {"seq": "7"},
+        {"mono_ns": 1.5},
+        {"letterbox": [1, 2, 3]},
+        {"letterbox": [1280, 720, 0, 0, 0]},
+        {"wall_s": None},
+    ],
+)
+def test_bad_headers_are_refused(change: dict[str, object]) -> None:
+    """Wrong types, path traversal, absurd sizes: refused with the field's name."""
+    raw = json.dumps({**dataclasses.asdict(HEADER), **change}).encode()
+    with pytest.raises(WireError, match=next(iter(change))):
+        parse(FrameHeader, raw)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "É", "x" * 40])
+def test_events_need_a_plain_camera_name(name: str) -> None:
+    """A camera name becomes a topic and a folder, so only plain ones pass."""
+    with pytest.raises(WireError, match="camera"):
+        parse_event(json.dumps({**dataclasses.asdict(EVENT), "camera": name}).encode())
+
+
+def test_nan_never_leaves_or_enters() -> None:
+    """NaN is neither encoded nor accepted."""
+    with pytest.raises(WireError):
+        encode(dataclasses.replace(EVENT, score=float("nan")))
+    with pytest.raises(WireError):
+        parse_event(encode(EVENT).replace(b'"score":null', b'"score":NaN'))
+
+
+def test_oversized_json_is_refused_before_it_is_read() -> None:
+    """Size is checked first."""
+    with pytest.raises(WireError, match="bytes"):
+        decode(b" " * (MAX_JSON + 1))
+
+
+@given(st.binary(max_size=300))
+def test_garbage_never_escapes_as_another_error(raw: bytes) -> None:
+    """Whatever the bytes are, only WireError comes out."""
+    for read in (decode, parse_event, lambda r: parse(FrameHeader, r)):
+        try:
+            read(raw)
+        except WireError:
+            continue
+
+
+def test_deep_nesting_is_an_error_not_a_crash() -> None:
+    """A bomb of brackets is refused."""
+    with pytest.raises(WireError):
+        decode(b"[" * 100_000)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vedette.engines.api import Letterbox
 
 F32 = NDArray[np.float32]

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
+
 from vedette.engines.api import Letterbox
 from vedette.streamer.errors import WireError
 from vedette.streamer.types import CAMERA_NAME, Event

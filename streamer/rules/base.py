@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
 from vedette.engines.api import CLASS_GROUPS, LABELS
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -4,6 +4,16 @@ The supervisor writes one JSON line, the `Setup`, to the child's standard input 
 further lines are control messages (``{"control": "reload", "config": {...}}``). The child answers on the
 heartbeat pipe with one JSON line a beat. A child whose supervisor dies dies with it (PR_SET_PDEATHSIG, and
 end of file on standard input, which holds even when the parent was gone before the prologue ran).
+
+What a beat says: ``state`` (one word), ``mono_ns``, ``deadline_s`` when the next beat may take longer than
+`SILENCE_S`, and the role's own report. States ``starting`` and ``loading`` mean *not yet up*; ``failed`` carries
+``error``, the sentence a person should read; every other word means up. What the supervisor understands:
+
+* any role: ``error`` (last problem, redacted by whoever prints it)
+* infer: ``input_hw`` [height, width] once the engine is loaded; captures are started with it
+* capture: ``streaming``, ``connecting``, ``frozen`` (the picture stands still), ``ended`` (a file that does not
+  loop); ``epoch``, ``last_frame_mono_ns`` (newest picture taken from the source, null before the first), ``fps``,
+  ``drops`` {reason: n}, ``reconnects``, ``last_error``. A capture process may exit 0 after ``ended``.
 """
 
 from __future__ import annotations
@@ -15,21 +25,32 @@ import json
 import logging
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vedette.streamer.config import Config
-from vedette.streamer.log import setup_logging
+from vedette.streamer.errors import VedetteError
+from vedette.streamer.log import redact, setup_logging
 
 log = logging.getLogger("vedette.worker")
 
+#: A child counts as hung when it was silent this long, unless its last beat announced a ``deadline_s``.
+SILENCE_S = 10.0
+#: What a child may take from its birth to the end of its imports.
+START_S = 60.0
+#: Not yet up, in these states.
+STARTING_STATES = ("starting", "loading")
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
 
 #: role -> "module:function"; the function takes a Life and returns when told to stop.
 ROLES = {
@@ -41,7 +62,10 @@ ROLES = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a child must know at birth. ring: name of the ring file made for this life of a capture process."""
+    """What a child must know at birth. ring: name of the ring file made for this life of a capture process.
+
+    target: ``module:function`` to run; the role's row of `ROLES` when None.
+    """
 
     role: str
     name: str
@@ -54,6 +78,7 @@ class Setup:
     input_hw: tuple[int, int] = (256, 416)
     secrets: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    target: str | None = None
 
 
 class Life:
@@ -69,7 +94,8 @@ class Life:
         self.stopping = threading.Event()
         #: control messages from the supervisor, in order
         self.control: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._last_beat = 0.0
+        self._last_beat = float("-inf")
+        self._unsent = b""
         self._lock = threading.Lock()
 
     @property
@@ -77,36 +103,78 @@ class Life:
         """The camera for capture processes, else the role."""
         return self.setup.name
 
-    def beat(self, state: str, *, every_s: float = 0.5, force: bool = False, **report: Any) -> None:
+    def beat(
+        self,
+        state: str,
+        *,
+        every_s: float = 0.5,
+        force: bool = False,
+        deadline_s: float | None = None,
+        **report: Any,
+    ) -> None:
         """Tell the supervisor that the working loop moved; at most one line every ``every_s`` seconds.
 
-        state: one word (``connecting``, ``streaming``, ``idle``...). report: counters and gauges, JSON-able.
+        state: one word, see the module. force: say it now (every change of state should). deadline_s: how long until
+        silence counts as hung, 10 s when None; announce more *before* a long step (loading an engine, opening a
+        camera). report: counters and gauges, JSON-able, finite.
         """
         now = time.monotonic()
         with self._lock:
             if not force and now - self._last_beat < every_s:
                 return
             self._last_beat = now
+            if deadline_s is not None:
+                report["deadline_s"] = deadline_s
             line = json.dumps({"state": state, "mono_ns": time.monotonic_ns(), **report}, allow_nan=False) + "\n"
-            try:
-                os.write(self.setup.heartbeat_fd, line.encode())
-            except BlockingIOError:
-                return  # the supervisor is slow to read; the next beat will do
-            except BrokenPipeError:
-                self.stopping.set()  # the supervisor is gone
+            self._write(line.encode())
+
+    def _write(self, line: bytes) -> None:
+        """Never blocks: a line that finds the pipe full is dropped, a line that was torn is finished first."""
+        try:
+            if self._unsent:
+                self._unsent = self._unsent[os.write(self.setup.heartbeat_fd, self._unsent) :]
+            if not self._unsent:
+                self._unsent = line[os.write(self.setup.heartbeat_fd, line) :]
+        except BlockingIOError:
+            return  # the supervisor is slow to read; the next beat will do
+        except BrokenPipeError:
+            self.stopping.set()  # the supervisor is gone
 
 
 def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent dies; exit now if that already happened."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
-def _follow_control(life: Life) -> None:
-    for line in sys.stdin:
+def _prctl(option: int, value: int | bytes) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    # prctl reads five longs; plain ints would be passed as 32 bits
+    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    zero = ctypes.c_ulong(0)
+    if libc.prctl(option, argument, zero, zero, zero) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+def _confine(setup: Setup) -> None:
+    """Less power and no traces: no new privileges, no core file (it would hold pictures), nothing for others."""
+    _prctl(_PR_SET_NAME, f"vd-{setup.name}"[:15].encode())
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o027)
+
+
+def _lines(fd: int) -> Iterator[bytes]:
+    """Lines until end of file. Not sys.stdin: a thread that waits inside it makes the interpreter abort at exit."""
+    held = b""
+    while chunk := os.read(fd, 1 << 16):
+        *lines, held = (held + chunk).split(b"\n")
+        yield from lines
+
+
+def _follow_control(life: Life, lines: Iterator[bytes]) -> None:
+    for line in lines:
         try:
             message = json.loads(line)
         except ValueError:
@@ -117,13 +185,19 @@ def _follow_control(life: Life) -> None:
     life.stopping.set()
 
 
+def _read_setup(lines: Iterator[bytes]) -> Setup:
+    fields = json.loads(next(lines, b"{}"))
+    fields["input_hw"] = tuple(fields["input_hw"])
+    fields["secrets"] = tuple(fields["secrets"])
+    return Setup(**fields)
+
+
 def main() -> int:
-    """Run one child to its end. Exit status 0 when it stopped because it was told to."""
-    setup_fields = json.loads(sys.stdin.readline())
-    setup_fields["input_hw"] = tuple(setup_fields["input_hw"])
-    setup_fields["secrets"] = tuple(setup_fields["secrets"])
-    setup = Setup(**setup_fields)
+    """Run one child to its end. Exit status 0 when it stopped because it was told to, else the error's own."""
+    lines = _lines(0)
+    setup = _read_setup(lines)
     die_with_parent(setup.parent_pid)
+    _confine(setup)
     faulthandler.enable()
     setup_logging(secrets=setup.secrets)
     os.set_blocking(setup.heartbeat_fd, False)
@@ -131,11 +205,16 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: life.stopping.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides the order
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    threading.Thread(target=_follow_control, args=(life,), name="control", daemon=True).start()
-    module, _, function = ROLES[setup.role].partition(":")
-    run: Callable[[Life], int | None] = getattr(importlib.import_module(module), function)
-    life.beat("starting", force=True)
-    return run(life) or 0
+    threading.Thread(target=_follow_control, args=(life, lines), name="control", daemon=True).start()
+    life.beat("starting", force=True, deadline_s=START_S)
+    module, _, function = (setup.target or ROLES[setup.role]).partition(":")
+    try:
+        run: Callable[[Life], int | None] = getattr(importlib.import_module(module), function)
+        return run(life) or 0
+    except VedetteError as error:
+        # the supervisor says the sentence: it knows whether this ends the daemon or only this life
+        life.beat("failed", force=True, error=redact(str(error))[:2000])
+        return error.exit_code
 
 
 if __name__ == "__main__":

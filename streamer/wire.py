@@ -4,9 +4,12 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
 
 ``frames.sock``    capture DEALER (identity = camera name) <-> infer ROUTER
     capture -> infer   ``frame`` FrameHeader [pixels]      pixels only when ``ring`` is null (remote camera)
-                       ``hello`` {"incarnation"}           once a second while no credit is free, and at start
+                       ``hello`` {"incarnation","sent"}    at start, and again while no credit is free
+                                                          (sent: frames sent so far)
                        ``snapshot`` {"key","mono_ns"} jpeg empty jpeg: the picture is gone
-    infer -> capture   ``boot`` {"boot"}                   answer to hello; a new boot reclaims every slot
+    infer -> capture   ``boot`` {"boot","sent","held"}     answer to hello, and (sent -1) to a frame paid for by another
+                                                          boot. A new boot reclaims every slot; a known one all
+                                                          but ``held`` when nothing was sent since that hello
                        ``credit`` {"incarnation","boot","slots":[...]}
                        ``cut`` {"key","mono_ns","box"}      please cut a snapshot of that moment
 ``events.sock``    infer, supervisor DEALER (identity = producer) <-> hub ROUTER
@@ -60,6 +63,8 @@ class FrameHeader:
     """What describes a frame whose pixels wait in slot ``slot`` of ring file ``ring`` (or follow inline).
 
     incarnation: this life of the capture process. letterbox: source_w, source_h, scale, pad_x, pad_y.
+    boot: the reader whose credit paid for the slot; any other reader drops the frame, because a slot that was
+    reclaimed may be written again at any moment. slot: the credit to hand back, also when pixels are inline.
     """
 
     __pydantic_config__: ClassVar[Any] = {"strict": True, "allow_inf_nan": False}
@@ -82,6 +87,7 @@ class FrameHeader:
     ]
     ring: Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,96}$")] | None = None
     slot: Annotated[int, Field(ge=0, le=255)] | None = None
+    boot: Annotated[str, Field(max_length=64)] = ""
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,38 @@
+"""What both sides of the frames link (`vedette.streamer.bus`) agree on: limits, socket options, cut requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from vedette.streamer import wire
+
+#: Largest message a reader accepts, bytes: a 3840x2160 picture inline and some JSON. Larger ones end the connection.
+MAX_MESSAGE = 32 * 1024 * 1024
+#: How often a writer without credit (or without a reader) asks again, seconds.
+HELLO_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A request: the picture nearest to ``mono_ns``, please; the answer carries ``key``. box: what matters in it."""
+
+    key: str
+    mono_ns: int
+    box: tuple[float, float, float, float] | None = None
+
+
+def endpoint_of(place: Path | str) -> str:
+    """An endpoint as it is, a run folder as the endpoint of its frames link."""
+    return str(place) if "://" in str(place) else wire.ipc(place, wire.FRAMES)
+
+
+def tune(socket: zmq.Socket[bytes]) -> None:
+    """Options both sides share."""
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, 4096)  # credits bound the frames; this only bounds a peer that never reads
+    socket.setsockopt(zmq.RCVHWM, 4096)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5000)

@@ -1,0 +1,310 @@
+"""RIFT as an ONNX graph with explicit state: ``portable`` for every runtime, ``kvu`` for in-place rings.
+
+The graph is written by hand from the weights, not traced: a trace has 300 nodes where 90 do. Inputs of a step for C cameras,
+E streams each, n = C * E: det [C,N,token_dim], ctx [C,P,context_dim], xmask [C,1,E,P+E], we [n], cos and sin [n,1,r/2],
+dec [n,M], slot i64 [n], and the state; outputs y [C,E,d], the heads, and ``n_<state>`` for each state input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from vedette.engines.models.rift_graph import ELEMENTS, IR_VERSIONS, OPSETS, Array, GraphWriter
+from vedette.engines.temporal_spec import INVALID, RiftConfig, TemporalSpec, TensorSpec
+
+PRECISIONS = ("fp32", "fp16", "int8")
+#: Operators TensorRT-RTX has no implementation of, or takes without saying that it misreads them.
+FORBIDDEN_OPS = ("NonMaxSuppression", "NonZero", "DeformConv", "Loop", "If", "Scan")
+FOLD = "float32"  # sums over minutes; half precision would stop counting after 2048 frames
+
+
+def export_rift(
+    config: RiftConfig,
+    weights: Mapping[str, Array],
+    flavour: str = "kvu",
+    precision: str = "fp32",
+    *,
+    trained: bool = False,
+) -> tuple[bytes, TemporalSpec]:
+    """Graph bytes and its sidecar. ``int8`` quantises the weights of the linear layers only; rings and folds stay float.
+
+    Raises ValueError for an unknown flavour or precision, or when the graph would hold something a runtime misreads.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"export_rift: precision must be one of {PRECISIONS}, got {precision!r}")
+    if flavour == "portable" and precision == "fp16":
+        raise ValueError("export_rift: portable graphs are fp32 or int8, got fp16; use flavour kvu")
+    dtype = "float16" if precision == "fp16" else "float32"
+    graph = _Step(config, {k: v.astype(np.float64) for k, v in weights.items()}, flavour, dtype)
+    model = graph.model()
+    if precision == "int8":
+        model = quantise_weights(model)
+    refuse_misread(model)
+    onnx.checker.check_model(model)
+    data = model.SerializeToString(deterministic=True)
+    spec = TemporalSpec(
+        config=config,
+        flavour=flavour,
+        precision=precision,
+        opset=OPSETS[flavour],
+        inputs=graph.input_specs,
+        outputs=graph.output_specs,
+        aliases={f"n_{t.name}": t.name for t in graph.state_specs},
+        sha256=hashlib.sha256(data).hexdigest(),
+        in_place=flavour == "kvu",
+        trained=trained,
+    )
+    return data, spec
+
+
+def refuse_misread(model: onnx.ModelProto) -> None:
+    """ValueError when the graph holds what TensorRT-RTX or a streaming step would get wrong without saying so."""
+    for node in model.graph.node:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        where = f"export: node {node.name} ({node.op_type})"
+        if node.op_type in FORBIDDEN_OPS:
+            raise ValueError(f"{where}: has no TensorRT-RTX implementation, got it in the graph; do it outside")
+        if node.op_type == "Attention" and len(node.input) > 6 and node.input[6]:
+            raise ValueError(
+                f"{where}: nonpad_kv_seqlen is ignored in silence, got {node.input[6]!r}; use a validity channel or a mask"
+            )
+        if node.op_type == "Attention" and attributes.get("is_causal"):
+            raise ValueError(
+                f"{where}: is_causal shows one query only key 0, got is_causal=1; use a validity channel or a mask"
+            )
+        if node.op_type == "Attention" and len(node.output) > 1:
+            raise ValueError(
+                f"{where}: only the first output is supported, got {len(node.output)}; keep the cache outside"
+            )
+        if node.op_type == "TensorScatter" and attributes.get("mode", b"linear") != b"linear":
+            raise ValueError(
+                f"{where}: only mode linear is supported, got {attributes['mode']!r}; wrap the slot on the host"
+            )
+    used = {name for node in model.graph.node for name in node.input}
+    unused = [i.name for i in model.graph.input if i.name not in used]
+    if unused:
+        raise ValueError(f"export: every input must be read by a node, got unused {unused}; remove them")
+
+
+def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """INT8 weights a channel, activations quantised at run time; 7 bits, because AVX2's byte product saturates at 8."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "f.onnx"), Path(folder, "q.onnx")
+        onnx.save(model, source)
+        linear = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1].endswith(".w")]
+        quantize_dynamic(
+            source, target, nodes_to_quantize=linear, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
+        )
+        return onnx.load(target)
+
+
+class _Step:
+    """One step of RIFT written with a GraphWriter; method names follow ``rift_layers``."""
+
+    def __init__(self, config: RiftConfig, weights: Mapping[str, Array], flavour: str, dtype: str) -> None:
+        self.c, self.w, self.g, self.dtype = config, weights, GraphWriter(flavour, dtype), dtype
+        self.input_specs, self.state_specs = self._inputs()
+        self.output_specs: tuple[TensorSpec, ...] = ()
+
+    def model(self) -> onnx.ModelProto:
+        """The whole graph as a model."""
+        g, c = self.g, self.c
+        x = self._entities()
+        self._prepare()
+        context = self._context()
+        for i in range(c.layers):
+            w = {k.removeprefix(f"layers.{i}."): v for k, v in self.w.items() if k.startswith(f"layers.{i}.")}
+            x = self._residual(x, self._temporal(i, w, x))
+            if c.has_cross:
+                x = self._residual(x, self._cross(i, w, x, context))
+            y = g.layer_norm(x, f"{i}.norm_f", w["norm_f.weight"], w["norm_f.bias"])
+            y = g.gelu(g.linear(y, f"{i}.ffn_in", w["ffn_in.weight"], w["ffn_in.bias"]))
+            x = self._residual(x, g.linear(y, f"{i}.ffn_out", w["ffn_out.weight"], w["ffn_out.bias"]))
+        self._outputs(x)
+        graph = helper.make_graph(g.nodes, "rift", g.inputs, g.outputs, list(g.constants.values()))
+        opset = helper.make_opsetid("", OPSETS[g.flavour])
+        return helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR_VERSIONS[g.flavour], producer_name="vedette"
+        )
+
+    def _inputs(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        c, f = self.c, self.dtype
+        n = -c.streams
+        step = []
+        if c.tracks:
+            step.append(TensorSpec("det", f, (-1, c.tracks, c.token_dim or c.d_model)))
+        if c.context:
+            step.append(TensorSpec("ctx", f, (-1, c.context, c.context_dim)))
+        if c.has_cross:
+            step.append(TensorSpec("xmask", f, (-1, 1, c.streams, c.context + c.streams)))
+        step.append(TensorSpec("we", FOLD, (n,)))
+        step += [TensorSpec(name, f, (n, 1, c.rotary_dim // 2)) for name in ("cos", "sin")]
+        if c.folds:
+            step.append(TensorSpec("dec", FOLD, (n, c.folds)))
+        step.append(TensorSpec("slot", "int64", (n,)))
+        state = []
+        for i in range(c.layers):
+            state += [TensorSpec(f"{name}{i}", f, (n, c.heads, c.window, c.d_head)) for name in "KV"]
+            if c.folds:
+                state.append(TensorSpec(f"M{i}", FOLD, (n, c.heads, c.folds, c.fold_dim)))
+        for t in (*step, *state):
+            self.g.inputs.append(_value(t))
+        return (*step, *state), tuple(state)
+
+    def _residual(self, x: str, y: str) -> str:
+        return str(self.g.node("Add", [x, y]))
+
+    def _entities(self) -> str:
+        """Latents and projected tokens, [n,d]."""
+        g, c = self.g, self.c
+        tokens = (
+            g.linear("det", "token", self.w["token.weight"], self.w["token.bias"])
+            if c.token_dim and c.tracks
+            else "det"
+        )
+        if not c.latents:
+            return g.reshape(tokens, -1, c.d_model)
+        latent = g.const("latent", self.w["latent"][None])
+        if not c.tracks:
+            cameras = g.node("Slice", [g.node("Shape", ["ctx"]), g.ints(0), g.ints(1)])
+            tokens = g.node("Expand", [latent, g.node("Concat", [cameras, g.ints(1, 1)], axis=0)])
+            return g.reshape(tokens, -1, c.d_model)
+        zero = g.const("zero_latent", np.zeros((1, c.latents, c.d_model)))
+        # broadcast the latents to the batch without Shape or Expand: 0 * one token a camera + latents
+        first = g.node("Slice", [tokens, g.ints(0), g.ints(1), g.ints(1)])
+        spread = g.node("Add", [g.node("Mul", [first, zero]), latent])
+        return g.reshape(g.node("Concat", [spread, tokens], axis=1), -1, c.d_model)
+
+    def _prepare(self) -> None:
+        """What all layers share: the validity offset of this frame's keys and the write-enable as a column."""
+        g, width = self.g, self.c.d_head
+        last = np.zeros(width)
+        last[-1] = 1.0
+        self.q_valid = g.const("q_valid", last)
+        written = g.uncast(g.reshape("we", -1, 1, 1, 1), FOLD)
+        slope = g.node("Mul", [written, g.const("k_slope", last * (1.0 - INVALID))])
+        self.k_valid = str(g.node("Add", [slope, g.const("k_invalid", last * INVALID)]))
+        if self.c.folds:
+            self.written = g.reshape("we", -1, 1)
+            self.decay = g.reshape("dec", -1, 1, self.c.folds, 1)
+
+    def _context(self) -> list[tuple[str, str]]:
+        """Keys and values of the context for every layer from one product: [C,P,d] each, keys normalised."""
+        g, c = self.g, self.c
+        if not c.context:
+            return []
+        y = g.node("Add", ["ctx", g.const("context_place", self.w["context_place"])])
+        y = g.layer_norm(y, "norm_c", self.w["norm_c.weight"], self.w["norm_c.bias"])
+        both = [np.split(self.w[f"layers.{i}.c_kv.weight"], 2) for i in range(c.layers)]
+        stacked = np.concatenate([k for k, _ in both] + [v for _, v in both])
+        kv = g.node(
+            "Split", [g.linear(y, "c_kv", stacked), g.ints(*[c.d_model] * (2 * c.layers))], 2 * c.layers, axis=-1
+        )
+        return [(self._unit_keys(kv[i]), kv[c.layers + i]) for i in range(c.layers)]
+
+    def _unit_keys(self, k: str) -> str:
+        """[C,M,d] -> the same with every head's key of length one."""
+        return self.g.rms_norm(self.g.reshape(k, 0, -1, self.c.heads, self.c.d_head), "unit", self._unit)
+
+    @property
+    def _unit(self) -> Array:
+        return np.full(self.c.d_head, self.c.d_head**-0.5)
+
+    def _temporal(self, i: int, w: Mapping[str, Array], x: str) -> str:
+        g, c = self.g, self.c
+        live = np.tile(np.arange(c.d_head) < c.d_head - 1, c.heads)
+        weight = w["qkv.weight"] * np.concatenate((live, live, np.ones(c.d_model)))[:, None]
+        y = g.layer_norm(x, f"{i}.norm_t", w["norm_t.weight"], w["norm_t.bias"])
+        q, k, v = g.node("Split", [g.linear(y, f"{i}.qkv", weight), g.ints(*[c.d_model] * 3)], 3, axis=-1)
+        q, k, v = (g.reshape(z, -1, c.heads, 1, c.d_head) for z in (q, k, v))
+        q = g.rotate(g.rms_norm(q, f"{i}.q_gain", w["q_gain"]), c.rotary_dim, c.d_head)
+        plain = g.rotate(g.rms_norm(k, "unit", self._unit), c.rotary_dim, c.d_head)
+        q, k = g.node("Add", [q, self.q_valid]), g.node("Add", [plain, self.k_valid])
+        a = g.attend(q, g.ring_write(f"K{i}", k, c.window), g.ring_write(f"V{i}", v, c.window))
+        if c.folds:
+            a = g.node("Add", [a, self._fold(i, w, q, plain, k, v)])
+        return g.linear(g.reshape(a, -1, c.d_model), f"{i}.out", w["out.weight"], w["out.bias"])
+
+    def _fold(self, i: int, w: Mapping[str, Array], q: str, plain: str, k: str, v: str) -> str:
+        """Update memory M{i} and read it; float32 throughout."""
+        g, c = self.g, self.c
+        key_dim = c.d_head - c.rotary_dim
+        logits = g.cast(
+            g.node("MatMul", [g.reshape(plain, -1, c.d_model), g.const(f"{i}.fold", self._directions(w))]), FOLD
+        )
+        weight = g.reshape(g.node("Mul", [g.node("Exp", [logits]), self.written]), -1, c.heads, c.folds, 1)
+        kv = g.cast(g.node("Concat", [g.slice_last(k, c.rotary_dim, c.d_head), v], axis=-1), FOLD)
+        old = g.node("Mul", [f"M{i}", self.decay])
+        new = g.node("Add", [old, g.node("Mul", [weight, kv])], f"n_M{i}")
+        total = g.node("Add", [g.slice_last(new, key_dim - 1, key_dim), g.const("eps_fold", 1e-6, FOLD)])
+        mean = g.uncast(g.node("Div", [new, total]), FOLD)
+        keys, values = g.slice_last(mean, 0, key_dim), g.slice_last(mean, key_dim, c.fold_dim)
+        read = g.attend(g.slice_last(q, c.rotary_dim, c.d_head), keys, values)
+        return str(g.node("Mul", [read, g.const(f"{i}.gate", np.tanh(w["fold_gate"])[:, None, None])]))
+
+    def _directions(self, w: Mapping[str, Array]) -> Array:
+        """Fold directions of all heads as one block-diagonal matrix [d, h*M], 3 mu / |mu|; one product instead of h."""
+        c = self.c
+        mu = w["fold_direction"] / np.linalg.norm(w["fold_direction"], axis=-1, keepdims=True)
+        out = np.zeros((c.heads, c.d_head, c.heads, c.folds))
+        for head in range(c.heads):
+            out[head, c.rotary_dim : -1, head] = 3.0 * mu[head].T
+        return out.reshape(c.d_model, c.heads * c.folds)
+
+    def _cross(self, i: int, w: Mapping[str, Array], x: str, context: list[tuple[str, str]]) -> str:
+        g, c = self.g, self.c
+        y = g.layer_norm(x, f"{i}.norm_x", w["norm_x.weight"], w["norm_x.bias"])
+        y = g.linear(y, f"{i}.x_qkv", np.concatenate((w["x_q.weight"], w["x_kv.weight"])))
+        q, k, v = (
+            g.reshape(z, -1, c.streams, c.heads, c.d_head)
+            for z in g.node("Split", [y, g.ints(*[c.d_model] * 3)], 3, axis=-1)
+        )
+        q, k = g.rms_norm(q, f"{i}.x_gain", w["x_gain"]), g.rms_norm(k, "unit", self._unit)
+        if context:
+            k = g.node("Concat", [context[i][0], k], axis=1)
+            v = g.node("Concat", [g.reshape(context[i][1], 0, -1, c.heads, c.d_head), v], axis=1)
+        q, k, v = (g.node("Transpose", [z], perm=[0, 2, 1, 3]) for z in (q, k, v))
+        a = g.node("Transpose", [g.attend(q, k, v, "xmask")], perm=[0, 2, 1, 3])
+        return g.linear(g.reshape(a, -1, c.d_model), f"{i}.x_out", w["x_out.weight"], w["x_out.bias"])
+
+    def _outputs(self, x: str) -> None:
+        g, c, w, f = self.g, self.c, self.w, self.dtype
+        y = g.layer_norm(x, "norm", w["norm.weight"], w["norm.bias"])
+        g.node("Reshape", [y, g.ints(-1, c.streams, c.d_model)], "y")
+        specs = [TensorSpec("y", f, (-1, c.streams, c.d_model))]
+        tracks = str(g.node("Slice", ["y", g.ints(c.latents), g.ints(c.streams), g.ints(1)])) if c.tracks else ""
+        if c.evidence and c.tracks:
+            self._head("evidence", tracks)
+            specs.append(TensorSpec("evidence", f, (-1, c.tracks, len(c.evidence))))
+        if c.identity_dim and c.tracks:
+            raw = g.linear(tracks, "identity_head", w["identity_head.weight"], w["identity_head.bias"])
+            norm = g.node("ReduceL2", [raw, g.ints(-1)], keepdims=1)
+            g.node("Div", [raw, g.node("Max", [norm, g.const("eps_unit", 1e-12 if f == FOLD else 1e-7)])], "identity")
+            specs.append(TensorSpec("identity", f, (-1, c.tracks, c.identity_dim)))
+        if c.latents and c.context:
+            latents = g.node("Slice", ["y", g.ints(0), g.ints(c.latents), g.ints(1)])
+            self._head("forecast", g.node("ReduceMean", [latents, g.ints(1)], keepdims=0))
+            specs.append(TensorSpec("forecast", f, (-1, c.context_dim)))
+        specs += [TensorSpec(f"n_{t.name}", t.dtype, t.shape) for t in self.state_specs]
+        self.output_specs = tuple(specs)
+        g.outputs += [_value(t) for t in specs]
+
+    def _head(self, name: str, x: str) -> None:
+        weight, bias = self.w[f"{name}_head.weight"], self.w[f"{name}_head.bias"]
+        product = self.g.node("MatMul", [x, self.g.const(f"{name}_head.w", weight.T)])
+        self.g.node("Add", [product, self.g.const(f"{name}_head.b", bias)], name)
+
+
+def _value(t: TensorSpec) -> Any:
+    shape = [("C" if s == -1 else "n") if s < 0 else s for s in t.shape]
+    return helper.make_tensor_value_info(t.name, ELEMENTS[t.dtype], shape)

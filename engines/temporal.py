@@ -1,0 +1,282 @@
+"""The temporal engine as the daemon uses it: cameras' tokens in, per-track evidence and scene novelty out.
+
+`Timeline` is the host's half of RIFT, in float64: slots, write counts, rotary angles, decays, masks. `TemporalEngine` puts it in
+front of a runner (ONNX Runtime, TensorRT), checks every token, and keeps one stream's fault from the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vedette.engines.api import F32, EngineFault
+from vedette.engines.temporal_spec import INVALID, RiftConfig, TemporalSpec
+from vedette.kernels.reference import rotary_frequencies, rotary_tables
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+#: Tokens larger than this are not activations any more; a product of two would leave half precision.
+TOKEN_LIMIT = 1.0e4
+
+
+class Timeline:
+    """Where every stream stands in its ring and in time; pure float64 bookkeeping, no model."""
+
+    def __init__(self, config: RiftConfig, cameras: int) -> None:
+        self.config = config
+        self.written = np.zeros((cameras, config.streams), np.int64)
+        self.last_s = np.full(cameras, np.nan)
+        self._speeds = rotary_frequencies(config.rotary_dim, config.min_period_s, config.max_period_s)
+        self._half_lives = np.asarray(config.half_lives_s, np.float64)
+
+    def forget(self, camera: int, streams: Mask | None = None) -> None:
+        """A camera starts anew, or those of its streams that the mask [E] selects."""
+        self.written[camera, slice(None) if streams is None else streams] = 0
+        if streams is None:
+            self.last_s[camera] = np.nan
+
+    def feeds(self, start: int, present: Mask, time_s: Array, context_valid: Mask | None) -> dict[str, Array]:
+        """Graph inputs that depend on time: present bool [c,E] and time_s f64 [c] of cameras start .. start + c - 1.
+
+        A present stream is written; an absent one overwrites its oldest slot with an invalid key, and its slot does not advance.
+        Call ``advance`` once the step has run.
+        """
+        config, rows = self.config, slice(start, start + len(present))
+        cos, sin = (np.repeat(z, config.streams, 0)[:, None] for z in rotary_tables(time_s, self._speeds))
+        elapsed = np.nan_to_num(time_s - self.last_s[rows], nan=0.0)
+        feeds: dict[str, Array] = {
+            "we": present.reshape(-1).astype(np.float64),
+            "cos": cos,
+            "sin": sin,
+            "slot": (self.written[rows] % config.window).reshape(-1),
+        }
+        if config.folds:
+            feeds["dec"] = np.repeat(np.exp2(-elapsed[:, None] / self._half_lives), config.streams, 0)
+        if config.has_cross:
+            if context_valid is None:
+                context_valid = np.ones((len(present), config.context), np.bool_)
+            seen = np.concatenate((context_valid, present), 1)
+            mask = np.where(seen, 0.0, INVALID)[:, None, None, :]
+            feeds["xmask"] = np.broadcast_to(mask, (len(present), 1, config.streams, seen.shape[1]))
+        return feeds
+
+    def advance(self, start: int, present: Mask, time_s: Array) -> None:
+        """The step that used ``feeds`` has run: count the writes, move the clock."""
+        self.written[start : start + len(present)] += present
+        self.last_s[start : start + len(present)] = time_s
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalFrame:
+    """One camera's frame as the temporal graph sees it.
+
+    slot: the camera's place, 0 .. cameras - 1. time_s: seconds on the camera's clock, not falling within an epoch.
+    tokens f32 [N,token_dim] and present bool [N]: which track slots hold an object now. born bool [N]: slots whose
+    object is new, their memory is cleared first. context f32 [P,context_dim] (None: no scene this frame) and context_valid bool [P].
+    reset: a new epoch, the camera's whole memory is cleared first.
+    """
+
+    slot: int
+    time_s: float
+    tokens: F32
+    present: Mask
+    born: Mask | None = None
+    context: F32 | None = None
+    context_valid: Mask | None = None
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalAnswer:
+    """What one frame gave; arrays are copies.
+
+    evidence: probabilities f32 [N,A] per track slot (0 where absent), or None without evidence heads. identity f32 [N,D] or None.
+    forecast f32 [context_dim]: expected mean scene token of the next frame, or None. latents f32 [E,d]: every stream's state.
+    refused: sentences, one a fault; a frame with ``skipped`` changed nothing.
+    """
+
+    slot: int
+    latents: F32
+    evidence: F32 | None = None
+    identity: F32 | None = None
+    forecast: F32 | None = None
+    refused: tuple[str, ...] = ()
+    skipped: bool = False
+
+
+class Runner(Protocol):
+    """A temporal graph with its state, on some backend."""
+
+    spec: TemporalSpec
+    cameras: int
+    backend: str
+
+    def clear(self, camera: int, streams: Mask | None = None) -> None: ...
+
+    def run(self, start: int, count: int, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+@dataclass(slots=True)
+class _Checked:
+    """A frame after its faults were taken out."""
+
+    tokens: F32
+    present: Mask
+    context: F32
+    context_valid: Mask
+    time_s: float
+    born: Mask
+    reset: bool = False
+    skipped: bool = False
+    refused: list[str] = field(default_factory=list)
+
+
+class TemporalEngine:
+    """RIFT with slots for a fixed number of cameras, on any runner.
+
+    ``gap`` bounds how many idle cameras between two busy ones are stepped along with them, inertly: raising it makes
+    fewer, larger calls.
+    """
+
+    def __init__(self, runner: Runner, *, gap: int = 1) -> None:
+        self.runner, self.spec, self.config = runner, runner.spec, runner.spec.config
+        self.timeline = Timeline(self.config, runner.cameras)
+        self._gap = gap
+
+    def step(self, frames: Sequence[TemporalFrame]) -> list[TemporalAnswer]:
+        """One answer a frame, in order. A frame or stream at fault is refused by a sentence in its answer; no other answer changes.
+
+        Raises EngineFault only for what no single camera caused: a slot number out of range, or two frames of one slot.
+        """
+        slots = [f.slot for f in frames]
+        if any(not 0 <= s < self.runner.cameras for s in slots) or len(set(slots)) != len(slots):
+            raise EngineFault(
+                f"TemporalEngine: slots must be distinct and in 0..{self.runner.cameras - 1}, got {slots}; "
+                "open the engine for more cameras or send one frame a camera"
+            )
+        checked = {f.slot: self._check(f) for f in frames}
+        answers: dict[int, TemporalAnswer] = {}
+        for start, count in runs_of(sorted(checked), self._gap):
+            answers |= self._run(start, count, checked)
+        return [answers[s] for s in slots]
+
+    def _check(self, frame: TemporalFrame) -> _Checked:
+        """The frame with every faulty stream absent; with a faulty clock or shape, the whole frame inert."""
+        c = self.config
+        out = self._inert(frame.slot)
+        where = f"camera slot {frame.slot}"
+        fault = self._frame_fault(frame)
+        if fault:
+            out.refused.append(f"{where}: {fault}")
+            return out
+        tokens, present = np.asarray(frame.tokens, np.float32), np.asarray(frame.present, np.bool_).copy()
+        finite = (np.abs(tokens) <= TOKEN_LIMIT).all(-1)
+        for i in np.flatnonzero(present & ~finite):
+            out.refused.append(
+                f"{where}: track {i}: token must be finite and within {TOKEN_LIMIT:g}, got "
+                f"{_worst(tokens[i])}; the track is absent from this frame"
+            )
+        present &= finite
+        out.tokens = np.where(present[:, None], tokens, np.float32(0))
+        out.present = np.concatenate((np.ones(c.latents, np.bool_), present))
+        if frame.context is not None and c.context:
+            context = np.asarray(frame.context, np.float32)
+            sane = (np.abs(context) <= TOKEN_LIMIT).all(-1)
+            wanted = (
+                np.ones(c.context, np.bool_) if frame.context_valid is None else frame.context_valid.astype(np.bool_)
+            )
+            if (wanted & ~sane).any():
+                out.refused.append(
+                    f"{where}: context: token must be finite and within {TOKEN_LIMIT:g}, got {_worst(context)} in "
+                    f"{int((wanted & ~sane).sum())} of {c.context}; they are hidden in this frame"
+                )
+            out.context_valid = wanted & sane
+            out.context = np.where(out.context_valid[:, None], context, np.float32(0))
+        out.time_s, out.skipped, out.reset = float(frame.time_s), False, frame.reset
+        born = np.zeros(c.tracks, np.bool_) if frame.born is None else np.asarray(frame.born, np.bool_)
+        out.born = np.concatenate((np.zeros(c.latents, np.bool_), born))
+        return out
+
+    def _frame_fault(self, frame: TemporalFrame) -> str | None:
+        """Why a frame cannot be used at all, or None."""
+        c = self.config
+        width = c.token_dim or c.d_model
+        for name, value, want in (
+            ("tokens", frame.tokens, (c.tracks, width)),
+            ("present", frame.present, (c.tracks,)),
+            ("born", frame.born, (c.tracks,)),
+            ("context", frame.context, (c.context, c.context_dim)),
+            ("context_valid", frame.context_valid, (c.context,)),
+        ):
+            if value is not None and np.shape(value) != want and not (name.startswith("context") and not c.context):
+                return f"{name}: needs {list(want)}, got {list(np.shape(value))}; the frame is skipped"
+        last = self.timeline.last_s[frame.slot]
+        if not np.isfinite(frame.time_s):
+            return f"time_s: must be finite, got {frame.time_s}; the frame is skipped"
+        if not frame.reset and frame.time_s < last:
+            return (
+                f"time_s: must not fall within an epoch, got {frame.time_s:.6f} after {last:.6f}; "
+                "the frame is skipped, send reset to start a new epoch"
+            )
+        return None
+
+    def _inert(self, slot: int) -> _Checked:
+        """A camera that is stepped along without anything happening to it."""
+        c, last = self.config, self.timeline.last_s[slot]
+        return _Checked(
+            tokens=np.zeros((c.tracks, c.token_dim or c.d_model), np.float32),
+            present=np.zeros(c.streams, np.bool_),
+            context=np.zeros((c.context, c.context_dim), np.float32),
+            context_valid=np.zeros(c.context, np.bool_),
+            time_s=0.0 if np.isnan(last) else float(last),
+            born=np.zeros(c.streams, np.bool_),
+            skipped=True,
+        )
+
+    def _run(self, start: int, count: int, checked: Mapping[int, _Checked]) -> dict[int, TemporalAnswer]:
+        batch = [checked.get(s) or self._inert(s) for s in range(start, start + count)]
+        for slot, frame in enumerate(batch, start):
+            if frame.reset:
+                self.runner.clear(slot)
+                self.timeline.forget(slot)
+            elif frame.born.any():
+                self.runner.clear(slot, frame.born)
+                self.timeline.forget(slot, frame.born)
+        present, time_s = np.stack([f.present for f in batch]), np.array([f.time_s for f in batch], np.float64)
+        feeds = self.timeline.feeds(start, present, time_s, np.stack([f.context_valid for f in batch]))
+        feeds |= {"det": np.stack([f.tokens for f in batch]), "ctx": np.stack([f.context for f in batch])}
+        out = self.runner.run(start, count, feeds)
+        stay = np.array([f.skipped for f in batch])
+        last = self.timeline.last_s[start : start + count].copy()
+        self.timeline.advance(start, present, np.where(stay, last, time_s))
+        return {s: self._answer(s, s - start, checked[s], out) for s in range(start, start + count) if s in checked}
+
+    def _answer(self, slot: int, row: int, frame: _Checked, out: Mapping[str, Array]) -> TemporalAnswer:
+        parts = {k: out[k][row].astype(np.float32) for k in ("evidence", "identity", "forecast") if k in out}
+        if "evidence" in parts:
+            seen = frame.present[self.config.latents :, None]
+            parts["evidence"] = np.where(seen, 1.0 / (1.0 + np.exp(-parts["evidence"])), np.float32(0))
+        latents = out["y"][row].astype(np.float32)
+        return TemporalAnswer(slot, latents, refused=tuple(frame.refused), skipped=frame.skipped, **parts)
+
+
+def runs_of(slots: Sequence[int], gap: int) -> list[tuple[int, int]]:
+    """Rising slots as (start, count) blocks; holes of at most ``gap`` slots are bridged."""
+    runs: list[tuple[int, int]] = []
+    for slot in slots:
+        if runs and slot - sum(runs[-1]) <= gap:
+            runs[-1] = (runs[-1][0], slot - runs[-1][0] + 1)
+        else:
+            runs.append((slot, 1))
+    return runs
+
+
+def _worst(values: Array) -> str:
+    """The value that broke the rule, for a message."""
+    bad = values[~(np.abs(values) <= TOKEN_LIMIT)]
+    return f"{float(bad.flat[0]):g}"

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vedette.streamer.rules.base import RuleConfig
+from vedette.streamer.rules.crowd import CrowdConfig
+from vedette.streamer.rules.line import LineConfig
+from vedette.streamer.rules.loiter import LoiterConfig
 from vedette.streamer.rules.zone import ZoneConfig
 
-#: kind -> its configuration
+#: kind -> its configuration, which makes the rule
 KINDS: Mapping[str, type[RuleConfig]] = {
     "zone": ZoneConfig,
+    "loiter": LoiterConfig,
+    "line": LineConfig,
+    "crowd": CrowdConfig,
 }

@@ -1,13 +1,16 @@
-"""What every rule has: its part of the configuration, and the shape of what it is given and gives back."""
+"""What every rule has in the configuration: its keys, its schedule, its classes, and how it becomes a running rule."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vedette.engines.api import CLASS_GROUPS, LABELS
+
+if TYPE_CHECKING:
+    from vedette.streamer.rules.view import Places, Rule
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SCHEDULE = re.compile(
@@ -99,3 +102,7 @@ class RuleConfig(BaseModel):
     def title(self) -> str:
         """The rule's name in alerts: ``name``, else kind and place."""
         return self.name or ":".join((self.kind, *self.place().values()))
+
+    def rule(self, places: Places) -> Rule:
+        """The running rule of one camera, with no memory yet. Every kind has its own."""
+        raise NotImplementedError(f"rules: kind {self.kind!r} has no rule of its own")

@@ -1,0 +1,150 @@
+"""From received events to committed alerts: pictures first, then one transaction, and patience when the disk is full."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+
+from vedette.streamer.diskguard import DiskGuard, is_disk_trouble
+from vedette.streamer.outbox import Boot, Draft, Outbox, Outcome, Picture
+from vedette.streamer.snapshots import Snapshots, looks_like_jpeg
+from vedette.streamer.types import Event
+
+log = logging.getLogger("vedette.committer")
+
+#: Events held in memory while the disk takes nothing, and the bytes of their pictures.
+MOST_HELD = 10_000
+MOST_HELD_BYTES = 64 * 1024 * 1024
+#: Tries to free space within one commit; each frees a few megabytes or the reserve.
+_RELIEFS = 4
+
+
+@dataclass(slots=True)
+class Arrival:
+    """An event as it came, and whom to tell when it is committed."""
+
+    event: Event
+    jpeg: bytes
+    sender: bytes
+
+
+@dataclass(slots=True)
+class Greeting:
+    """A producer's hello."""
+
+    producer: str
+    boot: str
+
+
+class Committer:
+    """Takes arrivals in order; what cannot be committed now is held, in order, and tried again.
+
+    counters: ``held_dropped`` events that found the holding full (their producer keeps them and sends again),
+    ``pictures_lost`` by reason in their own keys, ``commits``, ``duplicates``, ``interrupted``.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        snapshots: Snapshots,
+        guard: DiskGuard,
+        counters: Counter[str],
+        *,
+        most_held: int = MOST_HELD,
+        most_held_bytes: int = MOST_HELD_BYTES,
+    ) -> None:
+        self._outbox, self._snapshots, self._guard = outbox, snapshots, guard
+        self._most_held, self._most_held_bytes = most_held, most_held_bytes
+        self.counters = counters
+        self.trouble: str | None = None
+        self._queue: list[Arrival | Greeting] = []
+        self._keys: set[tuple[str, int]] = set()
+        self._bytes = 0
+        self._pictures: dict[tuple[str, int], Picture] = {}
+
+    @property
+    def held(self) -> int:
+        """Events in memory that are not committed."""
+        return len(self._keys)
+
+    def offer(self, item: Arrival | Greeting) -> bool:
+        """Queue an item for the next `commit`; False when it found no room (an event is offered again later)."""
+        if isinstance(item, Greeting):
+            if item not in self._queue:
+                self._queue.append(item)
+            return True
+        key = (item.event.id, item.event.rev)
+        if key in self._keys:
+            return True
+        if len(self._keys) >= self._most_held:
+            self.counters["held_dropped"] += 1
+            return False
+        if item.jpeg and not looks_like_jpeg(item.jpeg):
+            self.counters["pictures_malformed"] += 1
+            item.jpeg = b""
+        if self._bytes + len(item.jpeg) > self._most_held_bytes:
+            self.counters["pictures_dropped"] += 1
+            item.jpeg = b""
+        self._bytes += len(item.jpeg)
+        self._keys.add(key)
+        self._queue.append(item)
+        return True
+
+    def commit(self) -> tuple[Outcome, list[Arrival]]:
+        """Commit everything queued, or nothing; the outcome and the arrivals that may be acknowledged."""
+        if not self._queue:
+            return Outcome(), []
+        for attempt in range(_RELIEFS + 1):
+            try:
+                outcome = self._outbox.commit([self._prepare(item) for item in self._queue])
+            except (sqlite3.Error, OSError) as error:
+                self._note(error)
+                if attempt < _RELIEFS and is_disk_trouble(error) and self._guard.relieve():
+                    continue
+                return Outcome(), []
+            return outcome, self._finish(outcome)
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def _prepare(self, item: Arrival | Greeting) -> Draft | Boot:
+        if isinstance(item, Greeting):
+            return Boot(item.producer, item.boot)
+        event, key = item.event, (item.event.id, item.event.rev)
+        if item.jpeg and key not in self._pictures and not self._outbox.known(*key):
+            picture = self._write(event, item.jpeg)
+            if picture is not None:
+                self._pictures[key] = picture
+        return Draft(event, self._pictures.get(key))
+
+    def _write(self, event: Event, jpeg: bytes) -> Picture | None:
+        """The alert matters more than its picture: one try, one more after making room, else without."""
+        for attempt in (0, 1):
+            try:
+                return self._snapshots.write(event, jpeg)
+            except OSError as error:
+                self._note(error)
+                if attempt == 0 and is_disk_trouble(error) and self._guard.relieve():
+                    continue
+                break
+        self.counters["pictures_unwritten"] += 1
+        return None
+
+    def _finish(self, outcome: Outcome) -> list[Arrival]:
+        arrivals = [item for item in self._queue if isinstance(item, Arrival)]
+        if self.trouble is not None:
+            log.warning("the store takes alerts again; %d were held", len(arrivals))
+        self.trouble = None
+        self.counters["commits"] += 1
+        self.counters["alerts"] += len(outcome.stored)
+        self.counters["duplicates"] += outcome.duplicates
+        self.counters["interrupted"] += outcome.interrupted
+        self._queue, self._keys, self._pictures, self._bytes = [], set(), {}, 0
+        return arrivals
+
+    def _note(self, error: Exception) -> None:
+        self.counters["store_errors"] += 1
+        text = f"{type(error).__name__}: {error}"
+        if self.trouble != text:
+            log.error("the store did not take %d events, they are held: %s", self.held, text)
+        self.trouble = text

@@ -1,0 +1,261 @@
+"""The hub process: every event becomes a committed alert, and everyone who should hears of it.
+
+One loop, one writer: receive events, commit them together, acknowledge, publish; pass telemetry on; say once a
+second how it stands. Replay, sinks and HTTP live in threads that only read the store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import IO
+
+import zmq
+
+from vedette.streamer.alert import check_event
+from vedette.streamer.committer import Arrival, Committer, Greeting
+from vedette.streamer.diskguard import DiskGuard
+from vedette.streamer.endpoint import bind
+from vedette.streamer.errors import ConfigError, StoreError, WireError
+from vedette.streamer.hubstate import HubState
+from vedette.streamer.outbox import Outbox, Outcome
+from vedette.streamer.publisher import Publisher
+from vedette.streamer.replay import ReplayServer
+from vedette.streamer.snapshots import Snapshots
+from vedette.streamer.wire import EVENTS, MAX_JPEG, MAX_JSON, TELEMETRY, decode, encode, ipc, parse_event
+from vedette.streamer.worker import Life
+
+log = logging.getLogger("vedette.hub")
+
+LOCK = "hub.lock"
+#: Seconds to wait for a hub that is just dying to let go of the store.
+LOCK_WAIT_S = 2.0
+#: Events taken into one transaction; raising it makes bursts cheaper and the first of them later.
+GROUP = 512
+#: Bytes taken into one transaction.
+GROUP_BYTES = 32 * 1024 * 1024
+#: Telemetry messages passed on between two looks at the events.
+TELEMETRY_GROUP = 256
+STATUS_S = 1.0
+#: Seconds between tries to commit what is held.
+RETRY_S = 0.5
+#: At the end: how long the events link must be quiet, and how long that may take.
+QUIET_S, LAST_CALL_S = 0.2, 1.5
+
+
+def lock_store(store: Path, *, wait_s: float = LOCK_WAIT_S) -> IO[str]:
+    """Hold the store for this hub alone until the file is closed or the process dies. Raises StoreError."""
+    try:
+        store.mkdir(parents=True, exist_ok=True, mode=0o750)
+        file = (store / LOCK).open("a+")
+    except OSError as error:
+        raise StoreError(f"alerts.store: cannot be used, got {str(store)!r}: {error}; make it writable") from error
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError:
+            if time.monotonic() > deadline:
+                file.close()
+                raise StoreError(
+                    f"alerts.store: another hub holds it, got {str(store)!r}; stop that one or use another store"
+                ) from None
+            time.sleep(0.05)
+
+
+class Hub:
+    """The writer's loop. Everything it owns is opened in `__init__` and closed in `close`, in reverse."""
+
+    def __init__(self, life: Life) -> None:
+        """Open the store and bind every address. Raises StoreError and ConfigError (exit 2)."""
+        self._life = life
+        self._closers: list[object] = []
+        alerts = life.config.alerts
+        store = Path(alerts.store)
+        self._lock = lock_store(store)
+        self.counters: Counter[str] = Counter()
+        self._outbox = Outbox(store, site=life.config.site)
+        self._guard = DiskGuard(store)
+        self._committer = Committer(self._outbox, Snapshots(store), self._guard, self.counters)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._publisher = Publisher(self._context, alerts.publish)
+        self._replay = ReplayServer(self._context, alerts.replay, store, self.counters)
+        self._events = self._open_events()
+        self._telemetry = self._open_telemetry()
+        self.state = HubState(
+            life.config, life.setup.boot, self._outbox, self._committer, self._guard, self.counters, self._publisher
+        )
+        self.state.replay_endpoint = self._replay.endpoint
+        self._next_status_s = 0.0
+        self._retry_s = 0.0
+
+    def _open_events(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted producer takes its name over at once
+        socket.setsockopt(zmq.LINGER, 200)
+        socket.setsockopt(zmq.SNDHWM, 0)  # acks, never more than were sent to us
+        socket.setsockopt(zmq.RCVHWM, 1000)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_JPEG + 1)
+        bind(socket, ipc(self._life.run_dir, EVENTS), "events link")
+        return socket
+
+    def _open_telemetry(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.PULL)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, 1000)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_JSON)
+        bind(socket, ipc(self._life.run_dir, TELEMETRY), "telemetry link")
+        return socket
+
+    def serve(self) -> None:
+        """Work until told to stop, then take what is still on the way."""
+        poller = zmq.Poller()
+        poller.register(self._events, zmq.POLLIN)
+        poller.register(self._telemetry, zmq.POLLIN)
+        log.info("stream %s, last alert %d", self._outbox.stream, self._outbox.last_seq)
+        while not self._life.stopping.is_set():
+            poller.poll(100)
+            self.step()
+        self._last_call()
+
+    def step(self) -> None:
+        """One turn of the loop: never blocks for anything but the disk."""
+        self.take_events()
+        self._commit()
+        self._pass_telemetry()
+        now_s = time.monotonic()
+        if now_s >= self._next_status_s:
+            self._next_status_s = now_s + STATUS_S
+            self._guard.maintain()
+            self._publisher.send("status.hub", encode(self.state.status()))
+        self._life.beat(
+            "holding" if self._committer.trouble else "serving",
+            last_seq=self._outbox.last_seq,
+            held=self._committer.held,
+        )
+
+    def take_events(self) -> int:
+        """Move what waits on the events link into the committer; how many messages that were."""
+        taken = size = 0
+        while taken < GROUP and size < GROUP_BYTES:
+            try:
+                message = self._events.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            taken += 1
+            size += sum(map(len, message))
+            try:
+                self._take(message)
+            except (WireError, ValueError, KeyError, TypeError) as error:
+                self.counters["malformed_events"] += 1
+                if self.counters["malformed_events"] == 1:
+                    log.warning("a malformed message came over the events link: %.200s", error)
+        return taken
+
+    def _take(self, message: list[bytes]) -> None:
+        sender, kind, raw, *blobs = message
+        if kind == b"hello":
+            hello = decode(raw)
+            producer, boot = hello["producer"], hello["boot"]
+            if not (isinstance(producer, str) and isinstance(boot, str) and len(producer) <= 256 and len(boot) <= 256):
+                raise WireError("hello: producer and boot need to be short strings")
+            if self.state.boots.get(producer) != boot:
+                self.state.boots[producer] = boot
+                self._committer.offer(Greeting(producer, boot))
+            self._answer(sender, b"hello", {"boot": self._life.setup.boot})
+        elif kind == b"event":
+            if len(blobs) > 1:
+                raise WireError(f"event: takes one picture, got {len(blobs)}")
+            try:
+                event = check_event(parse_event(raw))
+            except WireError as error:
+                self._refuse(sender, raw, str(error))
+                raise
+            self._committer.offer(Arrival(event, blobs[0] if blobs else b"", sender))
+        else:
+            raise WireError(f"events link: unknown kind {kind!r:.40}")
+
+    def _refuse(self, sender: bytes, raw: bytes, why: str) -> None:
+        """Tell a producer that an event can never be committed, when the event says which one it is."""
+        wrong = decode(raw)
+        key = {"id": wrong.get("id"), "rev": wrong.get("rev")}
+        if isinstance(key["id"], str) and isinstance(key["rev"], int):
+            self._answer(sender, b"refuse", {**key, "why": why[:200]})
+
+    def _answer(self, sender: bytes, kind: bytes, message: dict[str, object]) -> None:
+        self._events.send_multipart([sender, kind, encode(message)], zmq.NOBLOCK)
+
+    def _commit(self) -> None:
+        if self._committer.trouble is not None:
+            now_s = time.monotonic()
+            if now_s < self._retry_s:
+                return
+            self._retry_s = now_s + RETRY_S
+        outcome, arrivals = self._committer.commit()
+        for arrival in arrivals:
+            self._answer(arrival.sender, b"ack", {"id": arrival.event.id, "rev": arrival.event.rev})
+        if outcome.stored:
+            self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        self._publisher.publish(outcome.stored)
+        self.state.committed(outcome)
+
+    def _pass_telemetry(self) -> None:
+        for _ in range(TELEMETRY_GROUP):
+            try:
+                message = self._telemetry.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                topic, body = self.state.telemetry(message)
+            except (WireError, ValueError) as error:
+                self.counters["malformed_telemetry"] += 1
+                if self.counters["malformed_telemetry"] == 1:
+                    log.warning("malformed telemetry: %.200s", error)
+                continue
+            if topic != "process":
+                self._publisher.send(topic, body)
+
+    def _last_call(self) -> None:
+        """Producers stop before the hub does; commit what they sent last."""
+        deadline = time.monotonic() + LAST_CALL_S
+        quiet_since = time.monotonic()
+        while (now_s := time.monotonic()) < deadline and now_s - quiet_since < QUIET_S:
+            if self.take_events():
+                quiet_since = time.monotonic()
+            self._retry_s = 0.0
+            self._commit()
+            self._events.poll(50)
+        if self._committer.held:
+            log.error("stopped with %d events that the disk did not take", self._committer.held)
+
+    def close(self) -> None:
+        """Close in reverse order of opening."""
+        self._telemetry.close()
+        self._events.close()
+        self._replay.stop()
+        self._publisher.close()
+        self._context.term()
+        self._outbox.close()
+        self._lock.close()
+
+
+def run(life: Life) -> int:
+    """Role entry. Exit status 0 when told to stop, 2 when the store or an address cannot be used."""
+    os.umask(0o027)
+    try:
+        hub = Hub(life)
+    except (ConfigError, StoreError) as error:
+        log.error("%s", error)
+        return error.exit_code
+    try:
+        hub.serve()
+    finally:
+        hub.close()
+    return 0

@@ -1,0 +1,255 @@
+"""The alert store's database: SQLite in WAL mode, fsync at every commit, one writer.
+
+An event is *raised* when its row is committed here. ``seq`` comes from a counter row in the same transaction,
+so it is gapless from 1 for the life of the store, whose UUID is the ``stream``. Only the hub writes; readers
+(`OutboxReader`) have their own connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from vedette.streamer.alert import alert_from_event, encode_alert, interrupted, topic_of
+from vedette.streamer.errors import StoreError
+from vedette.streamer.types import Event
+
+log = logging.getLogger("vedette.outbox")
+
+DATABASE = "alerts.db"
+#: Version of the tables below.
+LAYOUT = 1
+#: A total latency beyond this says that two clocks were compared, not that an alert took so long.
+MAX_TOTAL_MS = 24 * 3600 * 1000.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alerts (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, rev INTEGER NOT NULL, camera TEXT NOT NULL, kind TEXT NOT NULL,
+    phase TEXT NOT NULL, committed_s REAL NOT NULL, body BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS alerts_by_id ON alerts (id, rev);
+CREATE INDEX IF NOT EXISTS alerts_by_camera ON alerts (camera, seq);
+CREATE TABLE IF NOT EXISTS pictures (seq INTEGER PRIMARY KEY, path TEXT NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS cameras (camera TEXT PRIMARY KEY, last_seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS producers (producer TEXT PRIMARY KEY, boot TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS incidents (
+    id TEXT PRIMARY KEY, producer TEXT NOT NULL, boot TEXT NOT NULL, event TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A snapshot that is already safely on disk. path: relative to the store."""
+
+    path: str
+    nbytes: int
+    sha256: str
+
+    def evidence(self) -> dict[str, str | None]:
+        """The alert's ``evidence``."""
+        return {"snapshot": self.path, "clip": None, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event that waits for its row."""
+
+    event: Event
+    picture: Picture | None = None
+    timed: bool = True  # False: no picture of it was ever decoded, so no latency either
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A producer said hello: what its earlier lives left open is closed."""
+
+    producer: str
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A committed alert. body: its JSON, exactly as every reader gets it."""
+
+    seq: int
+    camera: str
+    kind: str
+    id: str
+    rev: int
+    body: bytes
+
+    @property
+    def topic(self) -> str:
+        """Where it is published."""
+        return topic_of(self.camera, self.kind)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a commit did. stored: new rows in order. duplicates: events that were there already."""
+
+    stored: list[Stored] = field(default_factory=list)
+    duplicates: int = 0
+    interrupted: int = 0
+    total_ms: list[float] = field(default_factory=list)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode: transactions are opened by hand. Raises sqlite3.Error."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
+
+
+class Outbox:
+    """The writer. Every `commit` is one transaction and, on a disk that tells the truth, one fsync."""
+
+    def __init__(self, store: Path, *, site: str) -> None:
+        """Open or create the database in folder ``store``. Raises StoreError."""
+        self.path = store / DATABASE
+        self.site = site
+        self.last_seq = 0
+        self.camera_seq: dict[str, int] = {}
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._db = connect(self.path)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA journal_size_limit=16777216")
+            with self._transaction():
+                for statement in _TABLES.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (str(LAYOUT),))
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('stream', ?)", (str(uuid.uuid4()),))
+                self._db.execute("INSERT OR IGNORE INTO counter VALUES ('seq', 0), ('floor', 0)")
+            meta = dict(self._db.execute("SELECT key, value FROM meta"))
+            self._load()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"alerts.store: {self.path}: {error}; make the folder writable, or move a damaged file away"
+            ) from error
+        if meta["layout"] != str(LAYOUT):
+            raise StoreError(f"{self.path}: layout {meta['layout']}, this version reads {LAYOUT}; use another store")
+        self.stream: str = meta["stream"]
+
+    def _load(self) -> None:
+        counters = dict(self._db.execute("SELECT name, value FROM counter"))
+        self.last_seq, self.floor = counters["seq"], counters["floor"]
+        self.camera_seq = dict(self._db.execute("SELECT camera, last_seq FROM cameras"))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def known(self, event_id: str, rev: int) -> bool:
+        """Whether this telling of the incident is committed (and not yet removed by retention)."""
+        return self._db.execute("SELECT 1 FROM alerts WHERE id=? AND rev=?", (event_id, rev)).fetchone() is not None
+
+    def commit(
+        self,
+        items: Sequence[Draft | Boot],
+        *,
+        wall_s: Callable[[], float] = time.time,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> Outcome:
+        """Make every item durable in one transaction, or none of them. Raises sqlite3.Error; then nothing changed."""
+        outcome = Outcome()
+        try:
+            with self._transaction():
+                self._load()
+                for item in items:
+                    if isinstance(item, Boot):
+                        self._begin_boot(item, outcome, wall_s(), mono_ns())
+                    else:
+                        self._insert(item, outcome, wall_s(), mono_ns())
+                self._db.execute("UPDATE counter SET value=? WHERE name='seq'", (self.last_seq,))
+        except sqlite3.Error:
+            self.reopen()
+            raise
+        return outcome
+
+    def _insert(self, draft: Draft, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
+        event, picture = draft.event, draft.picture
+        if self.known(event.id, event.rev):
+            outcome.duplicates += 1
+            return
+        seq = self.last_seq + 1
+        total_ms = (mono_ns - event.mono_ns) / 1e6 if draft.timed else None
+        if total_ms is None or not 0 <= total_ms <= MAX_TOTAL_MS:
+            total_ms = None
+        else:
+            outcome.total_ms.append(total_ms)
+        body = encode_alert(
+            alert_from_event(
+                event,
+                site=self.site,
+                stream=self.stream,
+                seq=seq,
+                prev=self.camera_seq.get(event.camera),
+                evidence=picture.evidence() if picture else None,
+                total_ms=total_ms,
+            )
+        )
+        row = (seq, event.id, event.rev, event.camera, event.kind, event.phase, wall_s, body)
+        self._db.execute("INSERT INTO alerts VALUES (?,?,?,?,?,?,?,?)", row)
+        if picture:
+            self._db.execute("INSERT INTO pictures VALUES (?,?,?)", (seq, picture.path, picture.nbytes))
+        self._db.execute("INSERT OR REPLACE INTO cameras VALUES (?,?)", (event.camera, seq))
+        self._follow(event)
+        self.last_seq = self.camera_seq[event.camera] = seq
+        outcome.stored.append(Stored(seq, event.camera, event.kind, event.id, event.rev, body))
+
+    def _follow(self, event: Event) -> None:
+        """Remember the incident while it is open."""
+        if event.phase == "end":
+            self._db.execute("DELETE FROM incidents WHERE id=?", (event.id,))
+            return
+        ended = self._db.execute("SELECT 1 FROM alerts WHERE id=? AND phase='end'", (event.id,)).fetchone()
+        if ended is None:  # a finished clip may arrive later as an update; that does not open the incident again
+            row = (event.id, event.producer, event.boot, json.dumps(asdict(event)))
+            self._db.execute("INSERT OR REPLACE INTO incidents VALUES (?,?,?,?)", row)
+
+    def _begin_boot(self, boot: Boot, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO producers VALUES (?,?)", (boot.producer, boot.boot))
+        left_open = self._db.execute(
+            "SELECT event FROM incidents WHERE producer=? AND boot<>? ORDER BY id", (boot.producer, boot.boot)
+        ).fetchall()
+        for (raw,) in left_open:
+            event = interrupted(_EVENT.validate_json(raw), mono_ns=mono_ns, wall_s=wall_s)
+            self._insert(Draft(event, timed=False), outcome, wall_s, mono_ns)
+            outcome.interrupted += 1
+
+    def boot_of(self, producer: str) -> str | None:
+        """The boot in which the producer was last seen."""
+        row = self._db.execute("SELECT boot FROM producers WHERE producer=?", (producer,)).fetchone()
+        return row and str(row[0])
+
+    def reopen(self) -> None:
+        """Start again from what is on disk, after an error that leaves the connection in doubt."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        self._open()
+
+    def close(self) -> None:
+        """Close; SQLite folds the WAL into the database."""
+        self._db.close()

@@ -1,0 +1,44 @@
+"""The PUB socket: fast, lossy for those who do not read, never in the way of anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import zmq
+
+from vedette.streamer.endpoint import bind
+from vedette.streamer.outbox import Stored
+
+#: Messages kept for each subscriber before the newest are dropped for it; `subscribe` heals the gap by replay.
+WAITING = 2000
+
+
+class Publisher:
+    """PUB multipart ``[topic, json]``; owned by one thread. A subscriber that never reads costs at most ``waiting``
+    messages of memory and stalls nobody (XPUB_NODROP is off by default: PUB drops)."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, waiting: int = WAITING) -> None:
+        """Bind. Raises ConfigError when the address cannot be had."""
+        self._socket = context.socket(zmq.PUB)
+        self._socket.setsockopt(zmq.SNDHWM, waiting)
+        self._socket.setsockopt(zmq.LINGER, 500)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, 4096)  # subscribers send nothing but subscriptions
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self.endpoint = bind(self._socket, endpoint, "alerts.publish")
+        self.published = 0
+
+    def publish(self, alerts: Iterable[Stored]) -> None:
+        """Send committed alerts in order."""
+        for alert in alerts:
+            self.send(alert.topic, alert.body)
+
+    def send(self, topic: str, body: bytes) -> None:
+        """Send one message."""
+        self._socket.send_multipart([topic.encode(), body])
+        self.published += 1
+
+    def close(self) -> None:
+        """Give what was sent half a second to leave."""
+        self._socket.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ SMALL = RiftConfig(
 )
 RING_ONLY = replace(SMALL, half_lives_s=(), latents=0, tracks=1, context=0, token_dim=0, evidence=(), identity_dim=0)
 
+# two OpenMP threads over tensors of a few hundred numbers wait for each other a hundred times longer than they work
+torch.set_num_threads(1)
+
 #: level -> (numpy dtype, tolerance of the law)
 LEVELS = {
     "numpy64": (np.float64, 1e-12),
@@ -45,6 +49,7 @@ LEVELS = {
 Mutation = Callable[[dict[str, Any], int], None]
 
 
+@lru_cache(maxsize=64)
 def random_model(config: RiftConfig, seed: int = 0) -> RIFT:
     """A float64 model whose weights are large on purpose: outputs of unit size, every gate open."""
     torch.manual_seed(seed)
@@ -140,13 +145,18 @@ def _stepper(level: str, model: RIFT, cameras: int) -> Callable[[dict[str, Any]]
         return _numpy_stepper(model, cameras)
     if level.startswith("torch"):
         return _torch_stepper(model, cameras, torch.float64 if level == "torch64" else torch.float32)
-    graph, spec = export_rift(model.config, model.weights(), "portable" if level == "portable" else "kvu")
+    graph, spec = _exported(model, "portable" if level == "portable" else "kvu")
     session = RingSession(graph, spec, cameras, in_place=level == "kvu")
 
     def step(feeds: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return session.run(0, cameras, feeds)["y"], session.state
 
     return step
+
+
+@lru_cache(maxsize=64)
+def _exported(model: RIFT, flavour: str) -> Any:
+    return export_rift(model.config, model.weights(), flavour)
 
 
 def _numpy_stepper(model: RIFT, cameras: int) -> Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]:

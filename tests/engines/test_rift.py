@@ -6,6 +6,7 @@ controls: a spoilt mask, phase, clock or write-enable must be seen, or the law's
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -203,7 +204,7 @@ def test_naive_float32_angles_would_break_t5() -> None:
 
 def test_gradients_flow_through_the_offline_twin() -> None:
     """Every parameter of the offline pass gets a finite gradient, absent streams and closed masks included."""
-    model, clip = random_model(SMALL), random_clip(SMALL, 12, drop=0.4)
+    model, clip = copy.deepcopy(random_model(SMALL)), random_clip(SMALL, 12, drop=0.4)
     clip.present[:, 0, SMALL.latents :] = False
     out = model(clip)
     (
@@ -224,7 +225,7 @@ def test_fold_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_closed_gate_is_a_bitwise_no_op() -> None:
     """Fold gate 0, the untrained default, gives bitwise what a model without folds gives."""
-    model = random_model(SMALL)
+    model = copy.deepcopy(random_model(SMALL))
     plain = rift.RIFT(replace(SMALL, half_lives_s=())).double().eval()
     plain.load_state_dict(model.state_dict(), strict=False)
     for layer in model.layers:

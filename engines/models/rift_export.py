@@ -191,9 +191,9 @@ class _Step:
         last = np.zeros(width)
         last[-1] = 1.0
         self.q_valid = g.const("q_valid", last)
-        written = g.uncast(g.reshape("we", -1, 1, 1, 1), FOLD)
-        slope = g.node("Mul", [written, g.const("k_slope", last * (1.0 - INVALID))])
-        self.k_valid = str(g.node("Add", [slope, g.const("k_invalid", last * INVALID)]))
+        # made in float32: -1e4 + (1e4 + 1) is 0, not 1, in half precision
+        slope = g.node("Mul", [g.reshape("we", -1, 1, 1, 1), g.const("k_slope", last * (1.0 - INVALID), FOLD)])
+        self.k_valid = g.uncast(g.node("Add", [slope, g.const("k_invalid", last * INVALID, FOLD)]), FOLD)
         if self.c.folds:
             self.written = g.reshape("we", -1, 1)
             self.decay = g.reshape("dec", -1, 1, self.c.folds, 1)

@@ -1,0 +1,90 @@
+"""The book of incidents of one camera: signals of rules become Events with an id, a rev and a reason.
+
+An incident gets its id when it starts, from what makes it that incident (`vedette.streamer.types.incident_id`), so the
+same input gives the same ids. Everything that follows carries the same id and the next rev, and the end closes
+the page. Nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from vedette.streamer.alert import rfc3339
+from vedette.streamer.rules.base import RuleConfig
+from vedette.streamer.rules.view import Signal
+from vedette.streamer.types import Event, incident_id, public_track_id
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Which picture of which camera, and when. Fields as in `vedette.streamer.types.Frame`; aspect: width / height."""
+
+    camera: str
+    epoch: int
+    seq: int
+    mono_ns: int
+    source_s: float
+    wall_s: float
+    aspect: float = 16 / 9
+
+
+@dataclass(slots=True)
+class _Open:
+    id: str
+    rev: int
+
+
+class Incidents:
+    """What is open on one camera, by rule and the rule's own key."""
+
+    def __init__(self, site: str, camera: str, boot: str, producer: str = "infer") -> None:
+        self._site, self._camera, self._boot, self._producer = site, camera, boot, producer
+        self._open: dict[tuple[str, Hashable], _Open] = {}
+
+    def __len__(self) -> int:
+        """Incidents that have started and not ended."""
+        return len(self._open)
+
+    def event(self, rule: RuleConfig, signal: Signal, moment: Moment, time_s: float) -> Event:
+        """The next event of an incident. time_s: the camera's clock at ``moment``.
+
+        Raises KeyError on an update or end of what never started, ValueError on a second start: a rule's fault.
+        """
+        title = rule.title()
+        page = (title, signal.key)
+        tracks = tuple(public_track_id(self._camera, self._boot, number) for number in signal.tracks)
+        if signal.phase == "start":
+            if page in self._open:
+                raise ValueError(f"incidents: {title} started {signal.key!r} twice")
+            first = f"{moment.epoch}:{moment.seq}"
+            entry = _Open(incident_id(self._site, self._camera, self._boot, title, first, tracks), 0)
+            self._open[page] = entry
+        else:
+            entry = self._open[page]
+            entry.rev += 1
+        if signal.phase == "end":
+            del self._open[page]
+        score = round(float(signal.score), 4)
+        explain = {**signal.explain, "since": rfc3339(max(0.0, moment.wall_s - (time_s - signal.since_s)))}
+        if signal.phase == "end":
+            explain["peak_score"] = score
+        return Event(
+            id=entry.id,
+            rev=entry.rev,
+            producer=self._producer,
+            boot=self._boot,
+            camera=self._camera,
+            rule=title,
+            kind=rule.kind,
+            phase=signal.phase,
+            severity=rule.severity,
+            mono_ns=moment.mono_ns,
+            wall_s=moment.wall_s,
+            track_ids=tracks,
+            label=signal.label,
+            score=score,
+            box=signal.box,
+            zone=signal.zone,
+            explain=explain,
+        )

@@ -1,0 +1,46 @@
+"""The public track stream, one message a picture: schema ``vedette.tracks/1``. Confirmed tracks only, public ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vedette.streamer.alert import rfc3339
+from vedette.streamer.incidents import Moment
+from vedette.streamer.types import Tracks, public_track_id
+
+SCHEMA = "vedette.tracks/1"
+
+
+def topic_of(camera: str) -> str:
+    """The topic a camera's tracks are published under."""
+    return f"track.{camera}"
+
+
+def track_message(
+    site: str, boot: str, moment: Moment, size: tuple[int, int], tracks: Tracks, labels: Sequence[str]
+) -> dict[str, Any]:
+    """What one picture shows. size: width and height of the source in pixels; boxes are normalised to it."""
+    return {
+        "schema": SCHEMA,
+        "site": site,
+        "camera": moment.camera,
+        "time": rfc3339(moment.wall_s),
+        "mono_ns": moment.mono_ns,
+        "epoch": moment.epoch,
+        "seq": moment.seq,
+        "width": size[0],
+        "height": size[1],
+        "tracks": [
+            {
+                "id": public_track_id(moment.camera, boot, int(tracks.id[i])),
+                "label": labels[int(tracks.label[i])],
+                "score": round(float(tracks.score[i]), 3),
+                "box": [round(float(v), 4) for v in tracks.xyxy[i]],
+                "velocity_per_s": [round(float(v), 4) for v in tracks.velocity_per_s[i]],
+                "age_s": round(float(tracks.age_s[i]), 3),
+                "since_seen_s": round(float(tracks.since_seen_s[i]), 3),
+            }
+            for i in range(len(tracks))
+        ],
+    }

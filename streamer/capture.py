@@ -1,0 +1,79 @@
+"""The capture process: one camera in, frames and evidence out.
+
+Two threads. The source thread (`vedette.streamer.camera`) reads and reports progress; it may hang inside a C library.
+The main thread answers requests for evidence and takes in credits, and hears signals, whatever the other one does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from vedette.streamer.bus import FrameWriter
+from vedette.streamer.camera import Camera
+from vedette.streamer.evidence import EvidenceRing
+from vedette.streamer.ring import Ring
+
+if TYPE_CHECKING:
+    from vedette.streamer.worker import Life
+
+log = logging.getLogger("vedette.capture")
+
+#: How long the source thread gets to leave its read when the process is told to stop.
+LEAVE_S = 1.0
+#: The canonical line of a camera.
+LINE_EVERY_S = 10.0
+
+
+def run(life: Life) -> int | None:
+    """Capture ``life.name`` until told to stop. Raises ConfigError when this installation can never open the source."""
+    section = life.config.cameras[life.name]
+    ring = Ring.open(life.run_dir / life.setup.ring, writable=True) if life.setup.ring else None
+    place = life.setup.extra.get("frames", life.run_dir)  # the infer process of another host, or our own
+    writer = FrameWriter(place, life.name, uuid.uuid4().hex[:16], ring)
+    kept = section.evidence
+    evidence = EvidenceRing(
+        kept.ring_mb * 1_000_000, quality=kept.jpeg_quality, max_side=kept.max_side, enabled=kept.enabled
+    )
+    camera = Camera(
+        life.name,
+        section,
+        life.setup.input_hw,
+        writer=writer,
+        evidence=evidence,
+        beat=life.beat,
+        stopping=life.stopping,
+        interval_s=life.setup.extra.get("interval_s"),
+    )
+    thread = threading.Thread(target=camera.run, name="source", daemon=True)
+    thread.start()
+    try:
+        _serve(life, thread, writer, evidence, camera)
+    finally:
+        life.stopping.set()
+        thread.join(LEAVE_S)
+        if thread.is_alive():
+            # Inside C: the interpreter cannot be taken down around it. Nothing is left to save.
+            log.info("%s: left a read that would not end", life.name)
+            logging.shutdown()
+            os._exit(0)
+        writer.close()
+    if camera.failure is not None:
+        raise camera.failure
+    return None
+
+
+def _serve(life: Life, thread: threading.Thread, writer: FrameWriter, evidence: EvidenceRing, camera: Camera) -> None:
+    """Credits, cuts, compaction, and a line now and then, until stopped or left alone."""
+    next_line = time.monotonic() + LINE_EVERY_S
+    while not life.stopping.is_set() and thread.is_alive():
+        for cut in writer.poll(250):
+            writer.send_snapshot(cut, evidence.cut(cut.mono_ns))
+        evidence.compact()
+        if time.monotonic() >= next_line:
+            next_line += LINE_EVERY_S
+            log.info("%s", camera.line())

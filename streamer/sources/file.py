@@ -1,0 +1,44 @@
+"""Video files: ``file://`` URLs and plain paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from vedette.streamer.errors import SourceError, SourceRefused
+from vedette.streamer.sources.base import Kind, Reader, Want
+
+
+def path_of(source: str) -> Path:
+    """The path a ``file://`` URL or plain path names."""
+    if source.lower().startswith("file://"):
+        return Path(unquote(urlsplit(source).path))
+    return Path(source)
+
+
+def _open(source: str, want: Want) -> Reader:
+    path = path_of(source)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceRefused(f"{path}: is not a file; give the path of a video file")
+    if status.st_size == 0:
+        raise SourceRefused(f"{path}: is empty; was it copied completely?")
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"{path}: cannot be read: permission denied")
+    from vedette.streamer.sources.opencv import OpenCvReader
+
+    try:
+        # Only this file: a playlist must not lead to other files or hosts.
+        return OpenCvReader(f"file:{path.absolute()}", want, live=False, options={"protocol_whitelist": "file"})
+    except SourceRefused:
+        raise
+    except SourceError as error:
+        raise SourceRefused(f"{path}: is not a video that can be decoded") from error
+
+
+KIND = Kind(live=False, takes=lambda _source: True, open=_open)

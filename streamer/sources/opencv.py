@@ -1,0 +1,126 @@
+"""Reading pictures with OpenCV's FFmpeg, V4L2 and GStreamer backends, bounded and quiet.
+
+OpenCV takes FFmpeg options only from the environment, at every open; and its messages would print URLs with passwords,
+so they are turned off before it is loaded. One thread decodes: processes are the unit of parallelism here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vedette.streamer.errors import SourceError, SourceRefused
+from vedette.streamer.log import redact
+from vedette.streamer.sources.base import EndOfStream, Info, Want
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", "1024")  # corrupt packets in a row before a read fails
+
+import cv2
+
+cv2.setNumThreads(1)
+
+U8 = NDArray[np.uint8]
+
+#: Larger pictures are refused: a header of a few bytes must not reserve gigabytes.
+MAX_PIXELS = 8192 * 8192
+
+
+class OpenCvReader:
+    """A `Reader` over ``cv2.VideoCapture``. live: the end of the stream is an error."""
+
+    def __init__(
+        self,
+        source: str | int,
+        want: Want,
+        *,
+        api: int = cv2.CAP_FFMPEG,
+        live: bool,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._name = redact(str(source))
+        self._live = live
+        self._buffer: U8 | None = None
+        self._capture = cv2.VideoCapture()
+        parameters: list[int] = []
+        if api == cv2.CAP_FFMPEG:
+            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(
+                f"{key};{value}" for key, value in {"threads": "1", **(options or {})}.items()
+            )
+            parameters = [
+                *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(want.open_timeout_s * 1000)),
+                *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(want.read_timeout_s * 1000)),
+                *(cv2.CAP_PROP_N_THREADS, 1),
+            ]
+        try:
+            opened = self._capture.open(source, api, parameters)
+        except cv2.error as error:
+            raise SourceError(f"{self._name}: cannot be opened: {error.err or error}") from error
+        if not opened:
+            raise SourceError(f"{self._name}: cannot be opened as video")
+        self._info = self._describe()
+        if self._info.width * self._info.height > MAX_PIXELS:
+            self.close()
+            raise SourceRefused(f"{self._name}: pictures of {self._info.width}x{self._info.height} are too large")
+
+    @property
+    def info(self) -> Info:
+        """What the backend says about the stream."""
+        return self._info
+
+    def grab(self) -> float:
+        """See `Reader.grab`."""
+        try:
+            good = self._capture.grab()
+        except cv2.error as error:
+            raise SourceError(f"{self._name}: decoding failed: {error.err or error}") from error
+        if not good:
+            if self._live:
+                raise SourceError(f"{self._name}: stopped delivering pictures")
+            raise EndOfStream(self._name)
+        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+
+    def retrieve(self) -> U8:
+        """See `Reader.retrieve`."""
+        try:
+            good, picture = self._capture.retrieve(self._buffer)
+        except cv2.error as error:
+            raise SourceError(f"{self._name}: a picture cannot be converted: {error.err or error}") from error
+        if not good or picture is None or picture.size == 0:
+            raise SourceError(f"{self._name}: a picture cannot be converted")
+        if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
+            raise SourceRefused(f"{self._name}: a picture of {picture.shape[1]}x{picture.shape[0]} is too large")
+        if picture.ndim == 2 or picture.shape[2] == 1:
+            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        elif picture.shape[2] == 4:
+            picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR)
+        self._buffer = picture
+        return picture  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Let the source go."""
+        self._capture.release()
+
+    def _describe(self) -> Info:
+        code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
+        letters = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)) if code > 0 else ""
+        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        return Info(
+            codec="".join(c for c in letters if c.isprintable()).strip().lower() or "unknown",
+            width=int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            height=int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            fps=fps if 0 < fps <= 1000 else 0.0,
+        )
+
+
+def network_options(want: Want, protocols: str) -> dict[str, str]:
+    """FFmpeg options that bound how long a network stream is looked at and which protocols it may lead to."""
+    return {
+        "protocol_whitelist": protocols,
+        "analyzeduration": str(round(want.analyze_s * 1e6)),
+        "probesize": str(max(32_768, round(want.analyze_s * 1e6))),
+    }

@@ -1,0 +1,29 @@
+"""``rtsp://`` and ``rtsps://`` cameras, by tcp or udp."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from vedette.streamer.sources.base import Kind, Reader, Want
+from vedette.streamer.sources.handshake import describe
+
+
+def _takes(source: str) -> bool:
+    return source.lower().startswith(("rtsp://", "rtsps://"))
+
+
+def _address(source: str) -> tuple[str, int] | None:
+    parts = urlsplit(source)
+    return (parts.hostname or "", parts.port or (322 if parts.scheme == "rtsps" else 554))
+
+
+def _open(source: str, want: Want) -> Reader:
+    # FFmpeg cannot say why it failed, and may wait for ever for a server that never answers: ask first ourselves.
+    describe(source, want.open_timeout_s)
+    from vedette.streamer.sources.opencv import OpenCvReader, network_options
+
+    options = network_options(want, "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto") | {"rtsp_transport": want.transport}
+    return OpenCvReader(source, want, live=True, options=options)
+
+
+KIND = Kind(live=True, takes=_takes, open=_open, address=_address)

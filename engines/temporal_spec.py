@@ -30,6 +30,8 @@ class RiftConfig:
     """Everything that fixes the shapes and the timing of a RIFT model.
 
     d_model, heads: width and heads; d_head = d_model / heads is split in a rotated and an unrotated half.
+    kv_heads: heads of keys, values and folds, each shared by heads / kv_heads query heads (grouped queries, Ainslie et al.
+    2023); memory and the bytes a step moves are in proportion to it.
     layers: the receptive field is layers * (window - 1) + 1 written frames, plus the fold memory.
     window: ring slots a stream; raising it costs memory and time in proportion.
     ffn: hidden width. half_lives_s: one fold memory each; () switches the fold off.
@@ -42,6 +44,7 @@ class RiftConfig:
 
     d_model: int = 256
     heads: int = 8
+    kv_heads: int = 2
     layers: int = 2
     window: int = 64
     ffn: int = 512
@@ -58,12 +61,16 @@ class RiftConfig:
     nominal_fps: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "heads", "layers", "window", "ffn"):
+        for name in ("d_model", "heads", "kv_heads", "layers", "window", "ffn"):
             if getattr(self, name) < 1:
                 raise ValueError(f"RiftConfig.{name}: must be at least 1, got {getattr(self, name)}")
         if self.d_model % self.heads or self.d_head % 4:
             raise ValueError(
                 f"RiftConfig: d_model / heads must be a multiple of 4, got {self.d_model} / {self.heads}; change either"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"RiftConfig: kv_heads must divide heads, got {self.kv_heads} and {self.heads}; change either"
             )
         if self.streams < 1 or min(self.latents, self.tracks, self.context, self.token_dim) < 0:
             raise ValueError(f"RiftConfig: needs at least one stream, got {self.latents} latents, {self.tracks} tracks")
@@ -76,6 +83,16 @@ class RiftConfig:
     @property
     def d_head(self) -> int:
         return self.d_model // self.heads
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one head of keys and values; they are neighbours."""
+        return self.heads // self.kv_heads
+
+    @property
+    def d_kv(self) -> int:
+        """Channels of all keys, or of all values, of a token."""
+        return self.kv_heads * self.d_head
 
     @property
     def rotary_dim(self) -> int:
@@ -93,7 +110,7 @@ class RiftConfig:
 
     @property
     def fold_dim(self) -> int:
-        """Channels of a fold memory: unrotated key half (its last channel is the weight sum), then the value."""
+        """Channels of a fold memory: unrotated key half, then the value."""
         return self.d_head - self.rotary_dim + self.d_head
 
     @property

@@ -1,7 +1,7 @@
 """RIFT in plain numpy: every formula written once, slowly, at the precision of its arguments.
 
 This is what all other forms are held against: the PyTorch module, the ONNX graphs, the Triton and CUDA kernels. Nothing
-here is fast. Shapes: n streams, h heads, T slots, d_h head width, r rotated channels, M folds. The last channel of a key is
+here is fast. Shapes: n streams, h query heads, g = key heads, T slots, d_h head width, r rotated channels, M folds. The last channel of a key is
 its validity: 1 where written, -1e4 where empty; the last channel of a query is 1 (research note, section 4.2).
 """
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 INVALID = -1.0e4
 EPS_QK = 1e-6
-EPS_FOLD = 1e-6
+FOLD_FLOOR = 1e-30
 EPS_LN = 1e-5
 FOLD_SHARPNESS = 3.0
 
@@ -75,39 +75,43 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
 
 
 def ring_write(ring: Array, row: Array, slot: Array) -> Array:
-    """A copy of ring [n,h,T,d_h] with row [n,h,d_h] of stream i at slot[i]; nothing is ever shifted."""
+    """A copy of ring [n,g,T,d_h] with row [n,g,d_h] of stream i at slot[i]; nothing is ever shifted."""
     out = ring.copy()
     out[np.arange(len(ring)), :, slot] = row
     return out
 
 
 def ring_attend(q: Array, keys: Array, values: Array) -> Array:
-    """softmax(q K^T) V per stream and head: q [n,h,d_h], K and V [n,h,T,d_h] -> [n,h,d_h]. Order of slots is irrelevant."""
+    """softmax(q K^T) V per stream and head: q [n,h,c], K [n,g,T,c], V [n,g,T,e] -> [n,h,e]. The order of slots is irrelevant.
+
+    Query heads i * h/g .. (i + 1) * h/g - 1 read key head i.
+    """
+    repeat = q.shape[1] // keys.shape[1]
+    keys, values = np.repeat(keys, repeat, 1), np.repeat(values, repeat, 1)
     out: Array = np.einsum("nht,nhtc->nhc", softmax(np.einsum("nhc,nhtc->nht", q, keys)), values)
     return out
 
 
 def fold_weight(k: Array, direction: Array, rotary_dim: int) -> Array:
-    """w_m = exp(3 <mu_m, k_unrotated>): k [n,h,d_h], unit mu [h,M,d_h - r - 1] -> [n,h,M], within e^-3..e^3 since |k| <= 1."""
-    out: Array = np.exp(FOLD_SHARPNESS * np.einsum("hmc,nhc->nhm", direction, k[..., rotary_dim:-1]))
+    """w_m = exp(3 <mu_m, k_unrotated>): k [n,g,d_h], unit mu [g,M,d_h - r - 1] -> [n,g,M], within e^-3..e^3 since |k| <= 1."""
+    out: Array = np.exp(FOLD_SHARPNESS * np.einsum("gmc,ngc->ngm", direction, k[..., rotary_dim:-1]))
     return out
 
 
-def fold_update(memory: Array, decay: Array, weight: Array, k: Array, v: Array, rotary_dim: int) -> Array:
-    """Mem <- decay * Mem + weight * [k_unrotated; v] (TeSTra's Laplace kernel, Zhao & Kraehenbuehl 2022, M time-scales).
+def fold_update(mean: Array, total: Array, decay: Array, weight: Array, kv: Array) -> tuple[Array, Array]:
+    """Running weighted means of kv with exponentially fading weights, M time-scales (TeSTra's Laplace kernel, Zhao & Kraehenbuehl 2022).
 
-    memory [n,h,M,d_h - r + d_h], decay [n,M], weight [n,h,M]. The key's validity channel is 1 where written, so that
-    channel d_h - r - 1 of the memory is the sum of the weights.
+    total <- decay * total + weight;  a = weight / total;  mean <- (1 - a) mean + a kv. Kept as a mean, not as a sum: it stays
+    in the range of its inputs for ever. mean [n,g,M,F], total [n,g,M,1], decay [n,M], weight [n,g,M], kv [n,g,F].
     """
-    kv = np.concatenate((k[..., rotary_dim:], v), -1)
-    out: Array = memory * decay[:, None, :, None] + weight[..., None] * kv[:, :, None]
-    return out
+    total = total * decay[:, None, :, None] + weight[..., None]
+    share = weight[..., None] / np.maximum(total, FOLD_FLOOR)
+    return (1.0 - share) * mean + share * kv[:, :, None], total
 
 
-def fold_read(q: Array, memory: Array, rotary_dim: int) -> Array:
-    """Attention of q [n,h,d_h] over the M folds' mean keys and values -> [n,h,d_h]; an empty memory answers 0."""
+def fold_read(q: Array, mean: Array, rotary_dim: int) -> Array:
+    """Attention of q [n,h,d_h] over the M folds [n,g,M,F] -> [n,h,d_h]; an empty memory answers 0."""
     key_dim = q.shape[-1] - rotary_dim
-    mean = memory / (memory[..., key_dim - 1 : key_dim] + EPS_FOLD)
     return ring_attend(q[..., rotary_dim:], mean[..., :key_dim], mean[..., key_dim:])
 
 
@@ -125,7 +129,7 @@ def ring_attention_step(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """QK-norm, rotary, validity, slot write and ring attention of one frame; the part that the GPU kernels fuse.
 
-    q, k, v [n,h,d_h] raw projections whose last q and k channel is 0; written [n] in {0,1}; cos, sin [n,r/2].
+    q [n,h,d_h], k and v [n,g,d_h] raw projections whose last q and k channel is 0; written [n] in {0,1}; cos, sin [n,r/2].
     Returns the attended [n,h,d_h], the new rings, and the final q and k.
     """
     width = q.shape[-1]
@@ -186,10 +190,10 @@ def _temporal(
     i: int,
     x: Array,
 ) -> Array:
-    heads, width, rot = shape.heads, shape.d_head, shape.rotary_dim
+    width, rot = shape.d_head, shape.rotary_dim
     live = np.arange(width) < width - 1
-    q, k, v = (a.reshape(-1, heads, width) for a in np.split(x @ w["qkv.weight"].T, 3, -1))
-    a, keys, values, q, k = ring_attention_step(
+    q, k, v = (a.reshape(len(x), -1, width) for a in np.split(x @ w["qkv.weight"].T, _ends(shape), -1))
+    a, new[f"K{i}"], new[f"V{i}"], q, k = ring_attention_step(
         q * live,
         k * live,
         v,
@@ -201,26 +205,31 @@ def _temporal(
         inputs["sin"][:, 0],
         w["q_gain"],
     )
-    new[f"K{i}"], new[f"V{i}"] = keys, values
     if shape.folds:
         direction = w["fold_direction"] / np.linalg.norm(w["fold_direction"], axis=-1, keepdims=True)
         weight = fold_weight(k, direction, rot) * inputs["we"][:, None, None]
-        new[f"M{i}"] = fold_update(state[f"M{i}"], inputs["dec"], weight, k, v, rot)
+        kv = np.concatenate((k[..., rot:], v), -1)
+        new[f"M{i}"], new[f"D{i}"] = fold_update(state[f"M{i}"], state[f"D{i}"], inputs["dec"], weight, kv)
         a = a + np.tanh(w["fold_gate"])[:, None] * fold_read(q, new[f"M{i}"], rot)
     out: Array = a.reshape(len(a), -1) @ w["out.weight"].T + w["out.bias"]
     return out
 
 
+def _ends(shape: Any) -> tuple[int, int]:
+    """Where queries end and keys end in a joint projection."""
+    return shape.d_model, shape.d_model + shape.d_kv
+
+
 def _cross(w: Mapping[str, Array], shape: Any, x: Array, context: Array | None, mask: Array) -> Array:
-    cameras, heads, width = len(mask), shape.heads, shape.d_head
+    cameras, width = len(mask), shape.d_head
     y = layer_norm(x, w["norm_x.weight"], w["norm_x.bias"]).reshape(cameras, shape.streams, -1)
-    kv = y @ w["x_kv.weight"].T
+    q, k, v = np.split(y @ w["x_qkv.weight"].T, _ends(shape), -1)
     if context is not None:
-        kv = np.concatenate((context @ w["c_kv.weight"].T, kv), 1)
-    q, k, v = (
-        a.reshape(cameras, -1, heads, width).swapaxes(1, 2) for a in (y @ w["x_q.weight"].T, *np.split(kv, 2, -1))
-    )
+        ck, cv = np.split(context @ w["c_kv.weight"].T, 2, -1)
+        k, v = np.concatenate((ck, k), 1), np.concatenate((cv, v), 1)
+    q, k, v = (a.reshape(cameras, a.shape[1], -1, width).swapaxes(1, 2) for a in (q, k, v))
     q, k = rms_norm(q, w["x_gain"]), rms_norm(k, np.full(width, width**-0.5, x.dtype))
+    k, v = np.repeat(k, shape.group, 1), np.repeat(v, shape.group, 1)
     a = softmax(q @ k.swapaxes(-1, -2) + mask) @ v
     out: Array = a.swapaxes(1, 2).reshape(len(x), -1) @ w["x_out.weight"].T + w["x_out.bias"]
     return out

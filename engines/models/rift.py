@@ -1,7 +1,7 @@
 """RIFT, the Ring-buffer Incremental Fold Transformer: one frame at a time, equal to the offline masked pass.
 
 Everything that lives in time - scene latents, tracked objects, of any number of cameras - is a *stream* in one ring of keys and
-values [n,h,T,d_h]. A step writes one slot a stream and attends over the ring; nothing rolls, nothing is masked: a channel
+values [n,g,T,d_h]. A step writes one slot a stream and attends over the ring; nothing rolls, nothing is masked: a channel
 inside the key says whether it is valid. Exponential fold memories carry what is older than the window. Timestamps, not
 frame counts, turn the rotary halves and decay the folds, and a write-enable keeps late, lost and asynchronous frames exact.
 
@@ -119,15 +119,12 @@ class RIFT(nn.Module):
         for layer in self.layers:
             q, k, v = layer.temporal_qkv(x, cos, sin, torch.ones_like(written))
             qh, kh, vh = (z.permute(0, 2, 3, 1, 4) for z in (q, k, v))
-            a = F.scaled_dot_product_attention(qh, kh, vh, attn_mask=visible[:, :, None], scale=1.0)
+            a = F.scaled_dot_product_attention(qh, kh, vh, attn_mask=visible[:, :, None], scale=1.0, enable_gqa=True)
             a = a.permute(0, 3, 1, 2, 4)
             a = torch.where(visible.any(-1).transpose(1, 2)[..., None, None], a, v.new_zeros(()))
             if config.folds:
                 memory = fold_offline(
-                    layer.fold_weight(k) * written[..., None, None],
-                    layer.fold_input(k, v),
-                    clip.time_s,
-                    config.half_lives_s,
+                    layer.fold_logit(k), layer.fold_input(k, v), clip.present, clip.time_s, config.half_lives_s
                 )
                 a = a + layer.fold_read(q, memory)
             x = x + layer.out(a.flatten(-2))
@@ -137,15 +134,16 @@ class RIFT(nn.Module):
         return self.heads(self.norm(x))
 
     def init_state(self, cameras: int, dtype: torch.dtype = torch.float32) -> State:
-        """Empty memory for that many cameras: K{i}, V{i} [n,h,T,d_h] and M{i} [n,h,M,F] for each layer."""
+        """Empty memory for that many cameras: K{i}, V{i} [n,g,T,d_h], and M{i} [n,g,M,F], D{i} [n,g,M,1] for each layer."""
         c = self.config
         n, state = cameras * c.streams, {}
         for i in range(c.layers):
-            state[f"K{i}"] = torch.zeros(n, c.heads, c.window, c.d_head, dtype=dtype)
+            state[f"K{i}"] = torch.zeros(n, c.kv_heads, c.window, c.d_head, dtype=dtype)
             state[f"K{i}"][..., -1] = INVALID
-            state[f"V{i}"] = torch.zeros(n, c.heads, c.window, c.d_head, dtype=dtype)
+            state[f"V{i}"] = torch.zeros(n, c.kv_heads, c.window, c.d_head, dtype=dtype)
             if c.folds:
-                state[f"M{i}"] = torch.zeros(n, c.heads, c.folds, c.fold_dim, dtype=dtype)
+                state[f"M{i}"] = torch.zeros(n, c.kv_heads, c.folds, c.fold_dim, dtype=dtype)
+                state[f"D{i}"] = torch.zeros(n, c.kv_heads, c.folds, 1, dtype=dtype)
         return state
 
     def step(self, inputs: dict[str, Tensor], state: State) -> tuple[RiftOutput, State]:
@@ -163,11 +161,13 @@ class RIFT(nn.Module):
             for name, value in ((f"K{i}", k), (f"V{i}", v)):
                 new[name] = state[name].clone()
                 new[name][row, :, inputs["slot"]] = value
-            a = F.scaled_dot_product_attention(q[:, :, None], new[f"K{i}"], new[f"V{i}"], scale=1.0)[:, :, 0]
+            a = F.scaled_dot_product_attention(q[:, :, None], new[f"K{i}"], new[f"V{i}"], scale=1.0, enable_gqa=True)[
+                :, :, 0
+            ]
             if config.folds:
-                weight = layer.fold_weight(k) * we[:, None, None]
-                now = weight[..., None] * layer.fold_input(k, v)[:, :, None]
-                new[f"M{i}"] = state[f"M{i}"] * inputs["dec"][:, None, :, None] + now
+                weight = torch.exp(layer.fold_logit(k)) * we[:, None, None]
+                kv = layer.fold_input(k, v)
+                new[f"M{i}"], new[f"D{i}"] = layer.fold_step(state[f"M{i}"], state[f"D{i}"], inputs["dec"], weight, kv)
                 a = a + layer.fold_read(q, new[f"M{i}"])
             x = x + layer.out(a.flatten(1))
             if config.has_cross:

@@ -154,9 +154,10 @@ class _Step:
         step.append(TensorSpec("slot", "int64", (n,)))
         state = []
         for i in range(c.layers):
-            state += [TensorSpec(f"{name}{i}", f, (n, c.heads, c.window, c.d_head)) for name in "KV"]
+            state += [TensorSpec(f"{name}{i}", f, (n, c.kv_heads, c.window, c.d_head)) for name in "KV"]
             if c.folds:
-                state.append(TensorSpec(f"M{i}", FOLD, (n, c.heads, c.folds, c.fold_dim)))
+                state.append(TensorSpec(f"M{i}", FOLD, (n, c.kv_heads, c.folds, c.fold_dim)))
+                state.append(TensorSpec(f"D{i}", FOLD, (n, c.kv_heads, c.folds, 1)))
         for t in (*step, *state):
             self.g.inputs.append(_value(t))
         return (*step, *state), tuple(state)
@@ -195,7 +196,7 @@ class _Step:
         slope = g.node("Mul", [g.reshape("we", -1, 1, 1, 1), g.const("k_slope", last * (1.0 - INVALID), FOLD)])
         self.k_valid = g.uncast(g.node("Add", [slope, g.const("k_invalid", last * INVALID, FOLD)]), FOLD)
         if self.c.folds:
-            self.written = g.reshape("we", -1, 1)
+            self.written = g.reshape("we", -1, 1, 1, 1)
             self.decay = g.reshape("dec", -1, 1, self.c.folds, 1)
 
     def _context(self) -> list[tuple[str, str]]:
@@ -208,74 +209,87 @@ class _Step:
         both = [np.split(self.w[f"layers.{i}.c_kv.weight"], 2) for i in range(c.layers)]
         stacked = np.concatenate([k for k, _ in both] + [v for _, v in both])
         kv = g.node(
-            "Split", [g.linear(y, "c_kv", stacked), g.ints(*[c.d_model] * (2 * c.layers))], 2 * c.layers, axis=-1
+            "Split", [g.linear(y, "c_kv", stacked), g.ints(*[c.d_kv] * (2 * c.layers))], 2 * c.layers, axis=-1
         )
         return [(self._unit_keys(kv[i]), kv[c.layers + i]) for i in range(c.layers)]
 
     def _unit_keys(self, k: str) -> str:
         """[C,M,d] -> the same with every head's key of length one."""
-        return self.g.rms_norm(self.g.reshape(k, 0, -1, self.c.heads, self.c.d_head), "unit", self._unit)
+        return self.g.rms_norm(self.g.reshape(k, 0, -1, self.c.kv_heads, self.c.d_head), "unit", self._unit)
 
     @property
     def _unit(self) -> Array:
         return np.full(self.c.d_head, self.c.d_head**-0.5)
 
+    def _split(self, qkv: str) -> Any:
+        """A joint projection as q, k, v."""
+        c = self.c
+        return self.g.node("Split", [qkv, self.g.ints(c.d_model, c.d_kv, c.d_kv)], 3, axis=-1)
+
     def _temporal(self, i: int, w: Mapping[str, Array], x: str) -> str:
         g, c = self.g, self.c
-        live = np.tile(np.arange(c.d_head) < c.d_head - 1, c.heads)
-        weight = w["qkv.weight"] * np.concatenate((live, live, np.ones(c.d_model)))[:, None]
+        live = np.tile(np.arange(c.d_head) < c.d_head - 1, c.heads + c.kv_heads)
+        weight = w["qkv.weight"] * np.concatenate((live, np.ones(c.d_kv)))[:, None]
         y = g.layer_norm(x, f"{i}.norm_t", w["norm_t.weight"], w["norm_t.bias"])
-        q, k, v = g.node("Split", [g.linear(y, f"{i}.qkv", weight), g.ints(*[c.d_model] * 3)], 3, axis=-1)
-        q, k, v = (g.reshape(z, -1, c.heads, 1, c.d_head) for z in (q, k, v))
+        q, k, v = self._split(g.linear(y, f"{i}.qkv", weight))
+        q, k, v = g.reshape(q, -1, c.heads, 1, c.d_head), *(g.reshape(z, -1, c.kv_heads, 1, c.d_head) for z in (k, v))
         q = g.rotate(g.rms_norm(q, f"{i}.q_gain", w["q_gain"]), c.rotary_dim, c.d_head)
         plain = g.rotate(g.rms_norm(k, "unit", self._unit), c.rotary_dim, c.d_head)
-        q, k = g.node("Add", [q, self.q_valid]), g.node("Add", [plain, self.k_valid])
+        k = g.node("Add", [plain, self.k_valid])
+        # query heads that share keys become rows of one product
+        q = g.reshape(g.node("Add", [q, self.q_valid]), -1, c.kv_heads, c.group, c.d_head)
         a = g.attend(q, g.ring_write(f"K{i}", k, c.window), g.ring_write(f"V{i}", v, c.window))
         if c.folds:
             a = g.node("Add", [a, self._fold(i, w, q, plain, k, v)])
         return g.linear(g.reshape(a, -1, c.d_model), f"{i}.out", w["out.weight"], w["out.bias"])
 
     def _fold(self, i: int, w: Mapping[str, Array], q: str, plain: str, k: str, v: str) -> str:
-        """Update memory M{i} and read it; float32 throughout."""
+        """Update the means M{i} and their weights D{i}, and read them; float32 throughout."""
         g, c = self.g, self.c
         key_dim = c.d_head - c.rotary_dim
-        logits = g.cast(
-            g.node("MatMul", [g.reshape(plain, -1, c.d_model), g.const(f"{i}.fold", self._directions(w))]), FOLD
-        )
-        weight = g.reshape(g.node("Mul", [g.node("Exp", [logits]), self.written]), -1, c.heads, c.folds, 1)
+        logits = g.node("MatMul", [g.reshape(plain, -1, c.d_kv), g.const(f"{i}.fold", self._directions(w))])
+        weight = g.reshape(g.node("Exp", [g.cast(logits, FOLD)]), -1, c.kv_heads, c.folds, 1)
+        weight = g.node("Mul", [weight, self.written])
         kv = g.cast(g.node("Concat", [g.slice_last(k, c.rotary_dim, c.d_head), v], axis=-1), FOLD)
-        old = g.node("Mul", [f"M{i}", self.decay])
-        new = g.node("Add", [old, g.node("Mul", [weight, kv])], f"n_M{i}")
-        total = g.node("Add", [g.slice_last(new, key_dim - 1, key_dim), g.const("eps_fold", 1e-6, FOLD)])
-        mean = g.uncast(g.node("Div", [new, total]), FOLD)
+        total = g.node("Add", [g.node("Mul", [f"D{i}", self.decay]), weight], f"n_D{i}")
+        share = g.node("Div", [weight, g.node("Max", [total, g.const("fold_floor", 1e-30, FOLD)])])
+        keep = g.node("Mul", [f"M{i}", g.node("Sub", [g.const("fold_one", 1.0, FOLD), share])])
+        mean = g.uncast(g.node("Add", [keep, g.node("Mul", [share, kv])], f"n_M{i}"), FOLD)
         keys, values = g.slice_last(mean, 0, key_dim), g.slice_last(mean, key_dim, c.fold_dim)
         read = g.attend(g.slice_last(q, c.rotary_dim, c.d_head), keys, values)
-        return str(g.node("Mul", [read, g.const(f"{i}.gate", np.tanh(w["fold_gate"])[:, None, None])]))
+        gate = np.tanh(w["fold_gate"]).reshape(c.kv_heads, c.group, 1)
+        return str(g.node("Mul", [read, g.const(f"{i}.gate", gate)]))
 
     def _directions(self, w: Mapping[str, Array]) -> Array:
-        """Fold directions of all heads as one block-diagonal matrix [d, h*M], 3 mu / |mu|; one product instead of h."""
+        """Fold directions of all heads as one block-diagonal matrix [d_kv, g*M], 3 mu / |mu|; one product instead of g."""
         c = self.c
         mu = w["fold_direction"] / np.linalg.norm(w["fold_direction"], axis=-1, keepdims=True)
-        out = np.zeros((c.heads, c.d_head, c.heads, c.folds))
-        for head in range(c.heads):
+        out = np.zeros((c.kv_heads, c.d_head, c.kv_heads, c.folds))
+        for head in range(c.kv_heads):
             out[head, c.rotary_dim : -1, head] = 3.0 * mu[head].T
-        return out.reshape(c.d_model, c.heads * c.folds)
+        return out.reshape(c.d_kv, c.kv_heads * c.folds)
 
     def _cross(self, i: int, w: Mapping[str, Array], x: str, context: list[tuple[str, str]]) -> str:
         g, c = self.g, self.c
         y = g.layer_norm(x, f"{i}.norm_x", w["norm_x.weight"], w["norm_x.bias"])
-        y = g.linear(y, f"{i}.x_qkv", np.concatenate((w["x_q.weight"], w["x_kv.weight"])))
+        q, k, v = self._split(g.linear(y, f"{i}.x_qkv", w["x_qkv.weight"]))
         q, k, v = (
-            g.reshape(z, -1, c.streams, c.heads, c.d_head)
-            for z in g.node("Split", [y, g.ints(*[c.d_model] * 3)], 3, axis=-1)
+            g.reshape(z, -1, c.streams, heads, c.d_head)
+            for z, heads in ((q, c.heads), (k, c.kv_heads), (v, c.kv_heads))
         )
         q, k = g.rms_norm(q, f"{i}.x_gain", w["x_gain"]), g.rms_norm(k, "unit", self._unit)
         if context:
             k = g.node("Concat", [context[i][0], k], axis=1)
-            v = g.node("Concat", [g.reshape(context[i][1], 0, -1, c.heads, c.d_head), v], axis=1)
+            v = g.node("Concat", [g.reshape(context[i][1], 0, -1, c.kv_heads, c.d_head), v], axis=1)
         q, k, v = (g.node("Transpose", [z], perm=[0, 2, 1, 3]) for z in (q, k, v))
+        if not g.fused and c.group > 1:  # without grouped heads the keys are repeated: [C,g,M,c] -> [C,h,M,c]
+            k, v = (self._repeat_heads(z) for z in (k, v))
         a = g.node("Transpose", [g.attend(q, k, v, "xmask")], perm=[0, 2, 1, 3])
         return g.linear(g.reshape(a, -1, c.d_model), f"{i}.x_out", w["x_out.weight"], w["x_out.bias"])
+
+    def _repeat_heads(self, x: str) -> str:
+        index = self.g.const("head_of", np.repeat(np.arange(self.c.kv_heads), self.c.group), "int64")
+        return str(self.g.node("Gather", [x, index], axis=1))
 
     def _outputs(self, x: str) -> None:
         g, c, w, f = self.g, self.c, self.w, self.dtype

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from vedette.engines.temporal_spec import INVALID, RiftConfig
 
 EPS_QK = 1e-6
-EPS_FOLD = 1e-6
+FOLD_FLOOR = 1e-30
 FOLD_SHARPNESS = 3.0
 
 
@@ -37,18 +37,20 @@ class RiftLayer(nn.Module):
         d, heads, width = config.d_model, config.heads, config.d_head
         self.config = config
         self.norm_t, self.norm_f = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.qkv, self.out = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d)
+        self.qkv, self.out = nn.Linear(d, d + 2 * config.d_kv, bias=False), nn.Linear(d, d)
         #: per-channel sharpness of the ring's logits: q . k stays within its norm, 3 at the start (Dehghani et al. 2023)
         self.q_gain = nn.Parameter(torch.full((width,), 3.0 * width**-0.5))
         if config.folds:
-            self.fold_direction = nn.Parameter(torch.randn(heads, config.folds, width - config.rotary_dim - 1))
+            self.fold_direction = nn.Parameter(
+                torch.randn(config.kv_heads, config.folds, width - config.rotary_dim - 1)
+            )
             self.fold_gate = nn.Parameter(torch.zeros(heads))
         if config.has_cross:
             self.norm_x = nn.LayerNorm(d)
-            self.x_q, self.x_kv = nn.Linear(d, d, bias=False), nn.Linear(d, 2 * d, bias=False)
+            self.x_qkv = nn.Linear(d, d + 2 * config.d_kv, bias=False)
             self.x_out, self.x_gain = nn.Linear(d, d), nn.Parameter(torch.full((width,), 3.0 * width**-0.5))
             if config.context:
-                self.c_kv = nn.Linear(config.context_dim, 2 * d, bias=False)
+                self.c_kv = nn.Linear(config.context_dim, 2 * config.d_kv, bias=False)
         self.ffn_in, self.ffn_out = nn.Linear(d, config.ffn), nn.Linear(config.ffn, d)
         live = torch.ones(width)
         live[-1] = 0
@@ -56,51 +58,59 @@ class RiftLayer(nn.Module):
         #: gain that makes a normalised key of length one; a number, so that it is exact at every precision
         self.unit = float(width**-0.5)
 
-    def heads(self, x: Tensor) -> Tensor:
-        """[..., d] -> [..., h, d_h]."""
-        return x.unflatten(-1, (self.config.heads, self.config.d_head))
+    def split(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """A joint projection [..., d + 2 d_kv] -> q [...,h,d_h], k and v [...,g,d_h]."""
+        c = self.config
+        return tuple(a.unflatten(-1, (-1, c.d_head)) for a in qkv.split((c.d_model, c.d_kv, c.d_kv), -1))
 
     def temporal_qkv(self, x: Tensor, cos: Tensor, sin: Tensor, written: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [...,d], cos/sin [...,1,r/2], written [...] -> q, k, v [...,h,d_h] as they enter the ring.
+        """x [...,d], cos/sin [...,1,r/2], written [...] -> q [...,h,d_h], k and v [...,g,d_h] as they enter the ring.
 
         |k| <= 1 without its last channel, which says valid (1) or not (-1e4); the last channel of q is 1.
         """
-        q, k, v = (self.heads(a) for a in self.qkv(self.norm_t(x)).chunk(3, -1))
+        q, k, v = self.split(self.qkv(self.norm_t(x)))
         valid = 1 - self.live
         q = rotate(rms_norm(q * self.live, self.q_gain), cos, sin) + valid
         k = rotate(rms_norm(k * self.live, self.unit), cos, sin)
         return q, k + (INVALID + written * (1 - INVALID))[..., None, None] * valid, v
 
-    def fold_weight(self, k: Tensor) -> Tensor:
-        """k [...,h,d_h] -> exp(3 <mu_m, k_unrotated>) [...,h,M]; bounded by QK-norm, so no running maximum is kept."""
+    def fold_logit(self, k: Tensor) -> Tensor:
+        """k [...,g,d_h] -> ln w_m = 3 <mu_m, k_unrotated> [...,g,M]; within +-3 by QK-norm, so no running maximum is kept."""
         direction = F.normalize(self.fold_direction, dim=-1, eps=0.0)
-        return torch.exp(FOLD_SHARPNESS * (direction * k[..., None, self.config.rotary_dim : -1]).sum(-1))
+        return FOLD_SHARPNESS * (direction * k[..., None, self.config.rotary_dim : -1]).sum(-1)
 
     def fold_input(self, k: Tensor, v: Tensor) -> Tensor:
-        """[k_unrotated; v] [...,h,F], what a fold memory sums."""
+        """[k_unrotated; v] [...,g,F], what a fold memory is the mean of."""
         return torch.cat((k[..., self.config.rotary_dim :], v), -1)
 
-    def fold_read(self, q: Tensor, memory: Tensor) -> Tensor:
-        """tanh(gate) * attention of q [...,h,d_h] over memory [...,h,M,F] -> [...,h,d_h]."""
-        rot, key_dim = self.config.rotary_dim, self.config.d_head - self.config.rotary_dim
-        mean = memory / (memory[..., key_dim - 1 : key_dim] + EPS_FOLD)
-        weight = torch.softmax((q[..., None, rot:] * mean[..., :key_dim]).sum(-1), -1)
-        read = (weight[..., None] * mean[..., key_dim:]).sum(-2)
-        return torch.tanh(self.fold_gate)[:, None] * read
+    def fold_step(
+        self, mean: Tensor, total: Tensor, decay: Tensor, weight: Tensor, kv: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """total <- decay total + w;  mean <- (1 - w/total) mean + (w/total) kv; shapes as in ``kernels.reference.fold_update``."""
+        total = total * decay[:, None, :, None] + weight[..., None]
+        share = weight[..., None] / total.clamp_min(FOLD_FLOOR)
+        return (1 - share) * mean + share * kv[:, :, None], total
+
+    def fold_read(self, q: Tensor, mean: Tensor) -> Tensor:
+        """tanh(gate) * attention of q [...,h,d_h] over the folds [...,g,M,F] -> [...,h,d_h]."""
+        c = self.config
+        q = q[..., c.rotary_dim :].unflatten(-2, (c.kv_heads, c.group))
+        keys, values = mean.split((c.d_head - c.rotary_dim, c.d_head), -1)
+        read = torch.softmax(q @ keys.transpose(-1, -2), -1) @ values
+        return torch.tanh(self.fold_gate)[:, None] * read.flatten(-3, -2)
 
     def cross(self, x: Tensor, context: Tensor | None, mask: Tensor) -> Tensor:
         """Entities x [C,E,d] look at context [C,P,d_c] and at each other; mask additive [C,1,E,P+E] -> [C,E,d].
 
         One attention does four jobs: latents read the scene, tracks read the scene, each other, and the audio.
         """
-        y = self.norm_x(x)
-        kv = self.x_kv(y)
+        q, k, v = self.split(self.x_qkv(self.norm_x(x)))
         if context is not None:
-            kv = torch.cat((self.c_kv(context), kv), 1)
-        q, k, v = (self.heads(a).transpose(1, 2) for a in (self.x_q(y), *kv.chunk(2, -1)))
-        a = F.scaled_dot_product_attention(
-            rms_norm(q, self.x_gain), rms_norm(k, self.unit), v, attn_mask=mask, scale=1.0
-        )
+            ck, cv = (a.unflatten(-1, (-1, self.config.d_head)) for a in self.c_kv(context).chunk(2, -1))
+            k, v = torch.cat((ck, k), 1), torch.cat((cv, v), 1)
+        q, k = rms_norm(q, self.x_gain), rms_norm(k, self.unit)
+        q, k, v = (a.transpose(1, 2) for a in (q, k, v))
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0, enable_gqa=True)
         return self.x_out(a.transpose(1, 2).flatten(2))
 
     def feed_forward(self, x: Tensor) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from vedette.engines.models.attention import softmax
 
 #: Frames whose mutual fold weights are held at once; raising it trades memory for fewer, larger products.
 FOLD_CHUNK = 64
@@ -23,24 +27,32 @@ def band(present: Tensor, window: int) -> Tensor:
     return (age < window) & causal & present.transpose(1, 2)[:, :, None, :]
 
 
-def fold_offline(weight: Tensor, kv: Tensor, time_s: Tensor, half_lives_s: tuple[float, ...]) -> Tensor:
-    """Mem_i = sum_{j <= i} 2^(-(tau_i - tau_j) / H_m) w_jm kv_j for every frame i, in chunks of FOLD_CHUNK frames.
+def fold_offline(logit: Tensor, kv: Tensor, written: Tensor, time_s: Tensor, half_lives_s: tuple[float, ...]) -> Tensor:
+    """mean_i = sum_j a_ij kv_j with a_ij = softmax over written j <= i of ln w_jm - ln 2 (tau_i - tau_j) / H_m.
 
-    weight [C,t,E,h,M], kv [C,t,E,h,F], time_s f64 [C,t] -> [C,t,E,h,M,F]. Inside a chunk all pairs are multiplied out (an
-    independent form of the step's recurrence); between chunks one memory is carried.
+    An independent form of the step's recurrence: attention with a log bias, all pairs of a chunk at once; between chunks one
+    mean and its log weight are carried. logit [C,t,E,g,M], kv [C,t,E,g,F], written bool [C,t,E], time_s f64 [C,t] -> [C,t,E,g,M,F]; zero before
+    the first write.
     """
-    half_lives = torch.tensor(half_lives_s, dtype=torch.float64, device=time_s.device)
-    carry, carried_to, out = None, time_s[:, :1], []
+    rate = math.log(2.0) / torch.tensor(half_lives_s, dtype=torch.float64, device=time_s.device)
+    cameras, _, streams, heads, folds = logit.shape
+    mean = kv.new_zeros(cameras, streams, heads, folds, kv.shape[-1])
+    total = logit.new_full((cameras, streams, heads, folds), -math.inf)
+    last, out = time_s[:, 0].double(), []
+    logit = logit.masked_fill(~written[..., None, None], -math.inf)
     for start in range(0, time_s.shape[1], FOLD_CHUNK):
         part = slice(start, start + FOLD_CHUNK)
         tau = time_s[:, part].double()
-        age = tau[:, :, None] - tau[:, None, :]
-        decay = torch.exp2(-age.clamp_min(0)[..., None] / half_lives)
-        decay = (decay * (torch.ones_like(age).tril())[..., None]).to(kv.dtype)
-        memory = torch.einsum("cijm,cjehm,cjehf->ciehmf", decay, weight[:, part], kv[:, part])
-        if carry is not None:
-            since = torch.exp2(-(tau - carried_to)[..., None] / half_lives).to(kv.dtype)
-            memory = memory + since[:, :, None, None, :, None] * carry[:, None]
-        out.append(memory)
-        carry, carried_to = memory[:, -1], tau[:, -1:]
+        fade = (rate * (tau[:, :, None] - tau[:, None, :])[..., None]).to(kv.dtype)
+        causal = torch.ones(fade.shape[1:3], dtype=torch.bool, device=kv.device).tril()
+        bias = fade.neg().masked_fill(~causal[:, :, None], -math.inf)
+        since = (rate * (tau - last[:, None])[..., None]).to(kv.dtype)
+        carried = total[:, None] - since[:, :, None, None]
+        # [C,i,E,g,M,1+j]: what is carried, then the frames of this chunk
+        pairs = bias[:, :, None, None].movedim(-1, -2) + logit[:, part].permute(0, 2, 3, 4, 1)[:, None]
+        share = softmax(torch.cat((carried[..., None], pairs), -1))
+        now = torch.einsum("ciegmj,cjegf->ciegmf", share[..., 1:], kv[:, part]) + share[..., :1] * mean[:, None]
+        out.append(now)
+        mean, last = now[:, -1], tau[:, -1]
+        total = torch.logsumexp(torch.cat((carried[:, -1, ..., None], pairs[:, -1]), -1), -1)
     return torch.cat(out, 1)

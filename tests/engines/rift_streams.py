@@ -20,6 +20,7 @@ from vedette.kernels import reference
 SMALL = RiftConfig(
     d_model=32,
     heads=4,
+    kv_heads=2,
     layers=2,
     window=5,
     ffn=24,

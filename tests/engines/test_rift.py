@@ -257,6 +257,7 @@ def test_keys_in_the_ring_stay_bounded() -> None:
     ("change", "said"),
     [
         ({"heads": 5}, "d_model / heads"),
+        ({"kv_heads": 3}, "kv_heads must divide"),
         ({"window": 0}, "window: must be at least 1"),
         ({"latents": 0, "tracks": 0}, "at least one stream"),
         ({"half_lives_s": (0.0,)}, "half-lives"),

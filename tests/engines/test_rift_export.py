@@ -64,12 +64,23 @@ def test_heads_equal_pytorch(flavour: str) -> None:
         replace(SMALL, context=0),
         replace(SMALL, tracks=1, latents=0, context=0),
         replace(SMALL, window=1),
-        replace(SMALL, heads=2, d_model=24, window=7),
+        replace(SMALL, heads=2, kv_heads=1, d_model=24, window=7),
         replace(SMALL, half_lives_s=(3.0,)),
+        replace(SMALL, kv_heads=4),
         replace(SMALL, token_dim=0),
         RING_ONLY,
     ],
-    ids=["no latents", "no scene", "one stream", "window 1", "other heads", "one fold", "no projection", "ring only"],
+    ids=[
+        "no latents",
+        "no scene",
+        "one stream",
+        "window 1",
+        "other heads",
+        "one fold",
+        "no groups",
+        "no projection",
+        "ring only",
+    ],
 )
 @pytest.mark.parametrize("flavour", ["kvu", "portable"])
 def test_every_shape_of_config_exports_exactly(config: Any, flavour: str) -> None:
@@ -83,7 +94,7 @@ def test_half_precision_stays_close() -> None:
     """fp16: cosine above 0.9995 and relative L2 below 1e-2 against float64, with fold sums still in float32."""
     model, clip = random_model(SMALL), random_clip(SMALL, 30)
     graph, spec = export_rift(SMALL, model.weights(), "kvu", "fp16")
-    assert {t.dtype for t in spec.state if t.name.startswith("M")} == {"float32"}
+    assert {t.dtype for t in spec.state if t.name[0] in "MD"} == {"float32"}
     answers, _ = _run(RingSession(graph, spec, 2), clip)
     got, want = np.stack([a["y"] for a in answers], 1).astype(np.float64), offline(model, clip)
     cosine = (got * want).sum() / np.linalg.norm(got) / np.linalg.norm(want)
@@ -150,7 +161,7 @@ def test_the_sidecar_tells_the_graph_truly(tmp_path: Path) -> None:
     model = onnx.load_from_string(graph)
     assert [i.name for i in model.graph.input] == [t.name for t in spec.inputs]
     assert [o.name for o in model.graph.output] == [t.name for t in spec.outputs]
-    assert spec.aliases == {f"n_{n}{i}": f"{n}{i}" for i in range(2) for n in "KVM"}
+    assert spec.aliases == {f"n_{n}{i}": f"{n}{i}" for i in range(2) for n in "KVMD"}
     assert spec.inputs[0].concrete(3) == (3, SMALL.tracks, SMALL.token_dim)
     assert not list(tmp_path.glob(".*"))
 

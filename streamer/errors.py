@@ -56,4 +56,6 @@ class StoreError(VedetteError):
 
 
 class SinkError(VedetteError):
-    """A sink did not take an alert; it is offered again."""
+    """A sink did not take an alert; it is offered again. retry_after_s: when the other side asked for it."""
+
+    retry_after_s: float | None = None

@@ -6,9 +6,11 @@ second how it stands. Replay, sinks and HTTP live in threads that only read the 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
+import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,11 +22,14 @@ from vedette.streamer.alert import check_event
 from vedette.streamer.committer import Arrival, Committer, Greeting
 from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.endpoint import bind
-from vedette.streamer.errors import ConfigError, StoreError, WireError
+from vedette.streamer.errors import StoreError, WireError
+from vedette.streamer.http import HttpServer
 from vedette.streamer.hubstate import HubState
 from vedette.streamer.outbox import Outbox, Outcome
 from vedette.streamer.publisher import Publisher
 from vedette.streamer.replay import ReplayServer
+from vedette.streamer.retention import Retention
+from vedette.streamer.sinks.runner import SinkRunner
 from vedette.streamer.snapshots import Snapshots
 from vedette.streamer.wire import EVENTS, MAX_JPEG, MAX_JSON, TELEMETRY, decode, encode, ipc, parse_event
 from vedette.streamer.worker import Life
@@ -41,10 +46,14 @@ GROUP_BYTES = 32 * 1024 * 1024
 #: Telemetry messages passed on between two looks at the events.
 TELEMETRY_GROUP = 256
 STATUS_S = 1.0
+#: Seconds between looks at what is old or too much; a look that found something is followed by the next at once.
+SWEEP_S = 10.0
+#: How long one commit may take on a slow disk before the hub counts as hung.
+SLOW_DISK_S = 30.0
 #: Seconds between tries to commit what is held.
 RETRY_S = 0.5
 #: At the end: how long the events link must be quiet, and how long that may take.
-QUIET_S, LAST_CALL_S = 0.2, 1.5
+QUIET_S, LAST_CALL_S = 0.1, 0.7
 
 
 def lock_store(store: Path, *, wait_s: float = LOCK_WAIT_S) -> IO[str]:
@@ -74,28 +83,48 @@ class Hub:
     def __init__(self, life: Life) -> None:
         """Open the store and bind every address. Raises StoreError and ConfigError (exit 2)."""
         self._life = life
-        self._closers: list[object] = []
-        alerts = life.config.alerts
-        store = Path(alerts.store)
-        self._lock = lock_store(store)
         self.counters: Counter[str] = Counter()
+        self._next_status_s = self._next_sweep_s = self._retry_s = 0.0
+        self._stack = contextlib.ExitStack()
+        try:
+            self._open(Path(life.config.alerts.store))
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self, store: Path) -> None:
+        life, alerts, closing = self._life, self._life.config.alerts, self._stack.callback
+        closing(lock_store(store).close)
         self._outbox = Outbox(store, site=life.config.site)
+        closing(self._outbox.close)
         self._guard = DiskGuard(store)
         self._committer = Committer(self._outbox, Snapshots(store), self._guard, self.counters)
+        self._retention = Retention(self._outbox, store, alerts.retention)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._publisher = Publisher(self._context, alerts.publish)
+        closing(self._context.term)
+        self._publisher = Publisher(self._context)
+        closing(self._publisher.close)
+        self._publisher.bind(alerts.publish)
         self._replay = ReplayServer(self._context, alerts.replay, store, self.counters)
+        closing(self._replay.stop)
         self._events = self._open_events()
         self._telemetry = self._open_telemetry()
         self.state = HubState(
             life.config, life.setup.boot, self._outbox, self._committer, self._guard, self.counters, self._publisher
         )
         self.state.replay_endpoint = self._replay.endpoint
-        self._next_status_s = 0.0
-        self._retry_s = 0.0
+        for config in alerts.sinks:
+            self.state.sinks.append(SinkRunner(config, store, life.config.site))
+            closing(self.state.sinks[-1].stop)
+        self.state.on_commit.append(self._wake_sinks)
+        if life.config.http.listen:
+            http = HttpServer(life.config.http.listen, self.state, store)
+            closing(http.stop)
+            self.state.http = http.address
 
     def _open_events(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
+        self._stack.callback(socket.close)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted producer takes its name over at once
         socket.setsockopt(zmq.LINGER, 200)
         socket.setsockopt(zmq.SNDHWM, 0)  # acks, never more than were sent to us
@@ -106,6 +135,7 @@ class Hub:
 
     def _open_telemetry(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.PULL)
+        self._stack.callback(socket.close)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVHWM, 1000)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_JSON)
@@ -129,15 +159,33 @@ class Hub:
         self._commit()
         self._pass_telemetry()
         now_s = time.monotonic()
+        self._tidy(now_s)
         if now_s >= self._next_status_s:
             self._next_status_s = now_s + STATUS_S
-            self._guard.maintain()
             self._publisher.send("status.hub", encode(self.state.status()))
         self._life.beat(
             "holding" if self._committer.trouble else "serving",
             last_seq=self._outbox.last_seq,
             held=self._committer.held,
+            deadline_s=SLOW_DISK_S,
         )
+        self.state.turned_s = now_s
+
+    def _tidy(self, now_s: float) -> None:
+        """Retention, a step at a time, while the disk takes it; the reserve when there is room again."""
+        if now_s < self._next_sweep_s:
+            return
+        try:
+            self._guard.maintain()
+            more = self._committer.trouble is None and self._retention.step()
+        except (sqlite3.Error, OSError) as error:
+            log.error("retention could not work: %s", error)
+            more = False
+        self._next_sweep_s = now_s + (0.0 if more else SWEEP_S)
+
+    def _wake_sinks(self, outcome: Outcome) -> None:
+        for sink in self.state.sinks:
+            sink.wake(outcome.stored[-1].seq)
 
     def take_events(self) -> int:
         """Move what waits on the events link into the committer; how many messages that were."""
@@ -237,23 +285,13 @@ class Hub:
 
     def close(self) -> None:
         """Close in reverse order of opening."""
-        self._telemetry.close()
-        self._events.close()
-        self._replay.stop()
-        self._publisher.close()
-        self._context.term()
-        self._outbox.close()
-        self._lock.close()
+        self._stack.close()
 
 
 def run(life: Life) -> int:
-    """Role entry. Exit status 0 when told to stop, 2 when the store or an address cannot be used."""
+    """Role entry. Returns 0 when told to stop. Raises StoreError or ConfigError when it cannot begin (exit 2)."""
     os.umask(0o027)
-    try:
-        hub = Hub(life)
-    except (ConfigError, StoreError) as error:
-        log.error("%s", error)
-        return error.exit_code
+    hub = Hub(life)
     try:
         hub.serve()
     finally:

@@ -48,10 +48,12 @@ class HubState:
         self.camera_status: dict[str, dict[str, Any]] = {}
         self.track_messages: Counter[str] = Counter()
         self.last_seq = outbox.last_seq
+        self.turned_s = now_s()
         self.stream = outbox.stream
         self.now_s = now_s
         self.on_commit: list[Callable[[Outcome], None]] = []
         self.sinks: list[Any] = []
+        self.http: tuple[str, int] | None = None
         self._outbox, self._committer, self._guard, self._publisher = outbox, committer, guard, publisher
 
     def committed(self, outcome: Outcome) -> None:
@@ -85,6 +87,14 @@ class HubState:
         self.processes = tuple(table)
         self.processes_at_s = self.now_s()
 
+    def camera_seq(self) -> dict[str, int]:
+        """seq of every camera's newest alert."""
+        return dict(self._outbox.camera_seq)
+
+    def trouble(self) -> str | None:
+        """Why the store does not take alerts, None while it does."""
+        return self._committer.trouble
+
     def status(self) -> dict[str, Any]:
         """The ``status.hub`` message."""
         return {
@@ -94,6 +104,7 @@ class HubState:
             "cameras": dict(self._outbox.camera_seq),
             "publish": self._publisher.endpoint,
             "replay": self.replay_endpoint,
+            "http": self.http and f"{self.http[0]}:{self.http[1]}",
             "site": self.config.site,
             "boot": self.boot,
             "held": self._committer.held,

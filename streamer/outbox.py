@@ -244,6 +244,45 @@ class Outbox:
         row = self._db.execute("SELECT boot FROM producers WHERE producer=?", (producer,)).fetchone()
         return row and str(row[0])
 
+    def oldest(self, limit: int) -> list[tuple[int, float]]:
+        """(seq, when it was committed) of the oldest alerts."""
+        return self._db.execute("SELECT seq, committed_s FROM alerts ORDER BY seq LIMIT ?", (limit,)).fetchall()
+
+    def remove_through(self, seq: int) -> None:
+        """Forget the alerts up to ``seq``; whoever asks for them is told of the gap. Raises sqlite3.Error."""
+        with self._transaction():
+            self._db.execute("DELETE FROM alerts WHERE seq<=?", (seq,))
+            self._db.execute("DELETE FROM pictures WHERE seq<=?", (seq,))
+            self._db.execute("UPDATE counter SET value=max(value, ?) WHERE name='floor'", (seq,))
+        self.floor = max(self.floor, seq)
+
+    def oldest_pictures(self, limit: int, through: int | None = None) -> list[tuple[int, str, int]]:
+        """(seq, path, bytes) of the oldest pictures, of alerts up to ``through``."""
+        query = "SELECT seq, path, bytes FROM pictures WHERE seq<=? ORDER BY seq LIMIT ?"
+        return self._db.execute(query, (2**62 if through is None else through, limit)).fetchall()
+
+    def forget_pictures(self, through: int) -> None:
+        """Forget the pictures of the alerts up to ``through``. Raises sqlite3.Error."""
+        with self._transaction():
+            self._db.execute("DELETE FROM pictures WHERE seq<=?", (through,))
+
+    def has_picture_in(self, folder: str) -> bool:
+        """Whether an alert has its picture in that folder (relative to the store)."""
+        bounds = (f"{folder}/", f"{folder}0")  # 0 follows / in ASCII
+        return self._db.execute("SELECT 1 FROM pictures WHERE path>? AND path<?", bounds).fetchone() is not None
+
+    def picture_bytes(self) -> int:
+        """What the pictures together take."""
+        return int(self._db.execute("SELECT coalesce(sum(bytes), 0) FROM pictures").fetchone()[0])
+
+    def database_bytes(self) -> int:
+        """What the rows take; pages that are free again do not count."""
+        pages, free, size = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
     def reopen(self) -> None:
         """Start again from what is on disk, after an error that leaves the connection in doubt."""
         with contextlib.suppress(sqlite3.Error):

@@ -17,8 +17,7 @@ class Publisher:
     """PUB multipart ``[topic, json]``; owned by one thread. A subscriber that never reads costs at most ``waiting``
     messages of memory and stalls nobody (XPUB_NODROP is off by default: PUB drops)."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, waiting: int = WAITING) -> None:
-        """Bind. Raises ConfigError when the address cannot be had."""
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, waiting: int = WAITING) -> None:
         self._socket = context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, waiting)
         self._socket.setsockopt(zmq.LINGER, 500)
@@ -26,8 +25,12 @@ class Publisher:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        self.endpoint = bind(self._socket, endpoint, "alerts.publish")
+        self.endpoint = ""
         self.published = 0
+
+    def bind(self, endpoint: str) -> None:
+        """Listen. Raises ConfigError when the address cannot be had."""
+        self.endpoint = bind(self._socket, endpoint, "alerts.publish")
 
     def publish(self, alerts: Iterable[Stored]) -> None:
         """Send committed alerts in order."""

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 
 from vedette.streamer.sinks.base import SinkConfig
 from vedette.streamer.sinks.jsonl import JsonlConfig
+from vedette.streamer.sinks.mqtt import MqttConfig
+from vedette.streamer.sinks.webhook import WebhookConfig
 
 #: kind -> its configuration
 KINDS: Mapping[str, type[SinkConfig]] = {
     "jsonl": JsonlConfig,
+    "mqtt": MqttConfig,
+    "webhook": WebhookConfig,
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from rule_scenes import OUTSIDE, Stage, phases
+
+from tests.streamer.rule_scenes import OUTSIDE, Stage, phases
 
 CROWD = {"kind": "crowd", "zone": "gate", "count": 3, "seconds": 1}
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rule_scenes import DOOR, Stage, phases
+
+from tests.streamer.rule_scenes import DOOR, Stage, phases
 
 BOTH = {"kind": "line", "line": "door"}
 ABOVE, BELOW = (0.5, 0.4), (0.5, 0.6)

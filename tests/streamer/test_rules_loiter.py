@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from rule_scenes import INSIDE, OUTSIDE, Stage, phases
+
+from tests.streamer.rule_scenes import INSIDE, OUTSIDE, Stage, phases
 
 LOITER = {"kind": "loiter", "zone": "gate", "seconds": 2}
 

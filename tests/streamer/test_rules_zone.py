@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rule_scenes import INSIDE, OUTSIDE, Stage, phases
+
+from tests.streamer.rule_scenes import INSIDE, OUTSIDE, Stage, phases
 
 ENTER = {"kind": "zone", "zone": "gate"}
 LEAVE = {"kind": "zone", "zone": "gate", "on": "leave"}

@@ -1,0 +1,136 @@
+"""Files through the whole path, as fast as possible and with the same result every time.
+
+The same pipeline as the daemon's, fed with every picture of a file in order, one a call: nothing depends on
+timing. Time is the file's own, from ``start`` on; schedules are read in the time zone of ``start``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vedette.engines.api import Batch, Engine
+from vedette.streamer.alert import rfc3339
+from vedette.streamer.config.schema import CameraDefaults
+from vedette.streamer.errors import SourceError
+from vedette.streamer.fileresults import Results
+from vedette.streamer.incidents import Moment
+from vedette.streamer.pipeline import Pipeline
+from vedette.streamer.privacy import PrivacyMask
+from vedette.streamer.videofile import UNKNOWN_FPS, Ahead, Picture, VideoFile
+
+#: The ``boot`` of every file, so that ids are the same in every run.
+BOOT = "process"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Called after each picture with how many were done.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How files are processed. start: wall time of the first picture, with its time zone. fps: at most so many
+    pictures a second of the file's time, None for every one."""
+
+    section: CameraDefaults
+    site: str = "site"
+    start: datetime = EPOCH
+    fps: float | None = None
+    annotate: bool = False
+
+
+def camera_name(path: Path) -> str:
+    """The camera a file stands for: its stem, in the letters that camera names may have."""
+    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-")[:32] or "video"
+
+
+def process_file(path: Path, folder: Path, engine: Engine, options: Options, progress: Progress) -> dict[str, Any]:
+    """Process one file into ``folder``; its summary. Raises SourceError when the file holds no picture."""
+    camera, spec, section = camera_name(path), engine.spec, options.section
+    video = VideoFile(
+        path, spec.input_hw, mask=PrivacyMask(section.privacy), fps=options.fps, full=options.annotate
+    )  # fmt: skip
+    zone, start_s = options.start.tzinfo, options.start.timestamp()
+
+    def local(wall_s: float) -> tuple[int, int]:
+        moment = datetime.fromtimestamp(wall_s, zone)
+        return moment.weekday(), moment.hour * 60 + moment.minute
+
+    pipeline = Pipeline(options.site, BOOT, spec.labels, local=local)
+    pipeline.configure(camera, section)
+    clip_fps = (options.fps or video.info.fps or UNKNOWN_FPS) if options.annotate else None
+    began_s, done, last = time.monotonic(), 0, None
+    ahead = Ahead(video.pictures())
+    try:
+        with Results(folder, section, spec.labels, site=options.site, boot=BOOT, annotate_fps=clip_fps) as results:
+            for picture in ahead:
+                (detections,) = engine.infer(_batch(picture, first=done == 0)).detections
+                (outcome,) = pipeline.step([_moment(camera, picture, start_s)], [detections])
+                results.take(picture, outcome)
+                done, last = done + 1, picture
+                progress(done)
+            results.take_events(pipeline.interrupt(camera, "end of file") if last else [])
+            if last is None:
+                raise SourceError(f"{path}: holds no picture that can be decoded")
+            elapsed_s = time.monotonic() - began_s
+            return results.summarise(
+                {
+                    "video": path.name,
+                    "camera": camera,
+                    "site": options.site,
+                    "start": rfc3339(start_s),
+                    "frames": video.frames,
+                    "analysed": done,
+                    "width": last.letterbox.source_w,
+                    "height": last.letterbox.source_h,
+                    "fps": round(video.info.fps, 3),
+                    "duration_s": round(last.time_s, 3),
+                    "engine": _engine(engine),
+                    "speed": {"elapsed_s": round(elapsed_s, 3), "fps": round(done / max(elapsed_s, 1e-6), 2)},
+                }
+            )
+    finally:
+        ahead.close()
+        video.close()
+
+
+def _batch(picture: Picture, *, first: bool) -> Batch:
+    return Batch(
+        picture.canvas[None],
+        (picture.letterbox,),
+        np.zeros(1, np.int32),
+        np.array([first]),
+        np.array([picture.time_s]),
+    )
+
+
+def _moment(camera: str, picture: Picture, start_s: float) -> Moment:
+    box = picture.letterbox
+    return Moment(
+        camera=camera,
+        epoch=0,
+        seq=picture.index,
+        mono_ns=round(picture.time_s * 1e9),
+        source_s=picture.time_s,
+        wall_s=start_s + picture.time_s,
+        aspect=box.source_w / box.source_h,
+    )
+
+
+def _engine(engine: Engine) -> dict[str, Any]:
+    spec = engine.spec
+    height, width = spec.input_hw
+    return {
+        "name": spec.name,
+        "backend": spec.backend,
+        "precision": spec.precision,
+        "size": f"{width}x{height}",
+        "sha256": spec.sha256,
+    }

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vedette.engines.api import Batch, Detections, EngineFault, EngineSpec, Perception, group_of
 from vedette.kernels.nms import nms
 
@@ -77,13 +78,29 @@ class Detector:
         step = self._max_batch or len(batch)
         parts = [self._runtime.run({"pixels": batch.pixels[i : i + step]}) for i in range(0, len(batch), step)]
         out = parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        if np.isnan(out["scores"]).any() or np.isnan(out["boxes"]).any():
-            raise EngineFault(
-                f"{self._spec.name}: the network answered NaN; its weights are damaged or overflow in "
-                f"{self._spec.precision}: run `vedette engine verify`"
-            )
+        self._refuse_nan(out)
         detections = tuple(self._picture(out, i, batch) for i in range(len(batch)))
         return Perception(detections, out.get("scene"))
+
+    def warm_up(self) -> None:
+        """One grey picture through the network: damaged weights and wrong labels show now, not in the night."""
+        pixels = np.full((1, *self._spec.input_hw, 3), 114, np.uint8)
+        out = self._runtime.run({"pixels": pixels})
+        self._refuse_nan(out)
+        n = 0 if not out["labels"].size else int(out["labels"].max()) + 1
+        if n > len(self._spec.labels):
+            raise EngineFault(
+                f"{self._spec.name}: needs a name for every class, at least {n}, got {len(self._spec.labels)}; "
+                "set engine.labels, in the network's order"
+            )
+
+    def _refuse_nan(self, out: Mapping[str, NDArray[Any]]) -> None:
+        for key, value in out.items():
+            if value.dtype.kind == "f" and np.isnan(value).any():
+                raise EngineFault(
+                    f"{self._spec.name}: the network's {key} hold NaN; its weights are damaged or overflow in "
+                    f"{self._spec.precision}: check the SHA-256, or run `vedette engine verify`"
+                )
 
     def _picture(self, out: dict[str, NDArray[Any]], i: int, batch: Batch) -> Detections:
         """The detections of picture ``i``, normalised to the full picture."""

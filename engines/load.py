@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vedette.engines import zoo
 from vedette.engines.api import LABELS, Engine, EngineFault, EngineSpec
 from vedette.engines.detector import Detector
 from vedette.engines.runtimes.onnxruntime import OrtRuntime, sha256_of
 
-WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT_SIZE = "416x256"
 #: names for the sizes we measured
 SIZES = {"fast": "320x192", "default": DEFAULT_SIZE, "quality": "640x384"}
@@ -40,6 +40,8 @@ def load(
     family, labels: for foreign graphs, see `vedette.engines.families`.
     """
     path = resolve(name_or_path)
+    if family is None and name_or_path in zoo.MODELS:
+        family = zoo.MODELS[name_or_path].family
     if family is not None:
         from vedette.engines.families import adapt
 
@@ -47,24 +49,28 @@ def load(
     else:
         source = path
     chosen, reason = choose_backend(backend)
-    opened = _imported(BACKENDS[chosen])(source, name=str(path), size=size, threads=threads)
+    # an adapted graph has its size inside, and its labels
+    opened = _imported(BACKENDS[chosen])(source, name=str(path), size=None if family else size, threads=threads)
     runtime, hw, precision = opened
     spec = _spec(runtime, path, hw, labels, chosen, precision, reason)
-    batch = runtime.inputs["pixels"].shape[0] if "pixels" in runtime.inputs else None
-    return Detector(runtime, spec, max_batch=batch if isinstance(batch, int) else None)
+    batch = runtime.inputs["pixels"].shape[0]
+    engine = Detector(runtime, spec, max_batch=batch if isinstance(batch, int) else None)
+    engine.warm_up()
+    return engine
 
 
 def resolve(name_or_path: str) -> Path:
     """The model file of a shipped name, a pulled name, or a path."""
     if name_or_path.endswith(".onnx") or "/" in name_or_path:
         return Path(name_or_path)
-    shipped = WEIGHTS / f"{name_or_path}.onnx"
-    if shipped.is_file():
-        return shipped
-    names = sorted(p.stem for p in WEIGHTS.glob("*.onnx"))
+    names = {p.stem: p for p in zoo.shipped()}
+    if name_or_path in names:
+        return names[name_or_path]
+    if name_or_path in zoo.MODELS:
+        return zoo.verify(zoo.MODELS[name_or_path])
     raise EngineFault(
-        f"engine.detector: no model is called {name_or_path!r}; shipped are {names}; "
-        "or give the path of an .onnx file (`vedette models list` shows what can be pulled)"
+        f"engine.detector: no model is called {name_or_path!r}; shipped are {sorted(names)}, "
+        f"`vedette models pull` fetches {sorted(zoo.MODELS)}; or give the path of an .onnx file"
     )
 
 
@@ -112,7 +118,12 @@ def _spec(
     runtime: Any, path: Path, hw: tuple[int, int], labels: Sequence[str] | None, backend: str, precision: str, why: str
 ) -> EngineSpec:
     meta = getattr(runtime, "metadata", {})
-    names = tuple(labels or json.loads(meta.get("vedette.labels", "null")) or LABELS)
+    own = tuple(json.loads(meta.get("vedette.labels", "null")) or LABELS)
+    names = tuple(labels or own)
+    if "vedette.labels" in meta and len(names) != len(own):
+        raise EngineFault(
+            f"{path}: engine.labels needs one name a class ({len(own)}), got {len(names)}; leave them out"
+        )
     port = runtime.outputs.get("embeddings")
     dim = int(port.shape[-1]) if port is not None else None
     name = meta.get("vedette.name", path.stem)

@@ -81,7 +81,9 @@ class Teachers:
         # the mirrored NanoDet-g is the same teacher: it steadies boxes, it is no second witness
         merged = [found[0], suppress(tuple(np.concatenate(p) for p in zip(found[1], found[2], strict=True)), 0.6)]
         merged.append(found[3])
-        return fuse(merged, (h, w), (self.FLOORS[0], self.FLOORS[1], self.FLOORS[3]), (self.SOLE[0], self.SOLE[1], self.SOLE[3]))
+        return fuse(
+            merged, (h, w), (self.FLOORS[0], self.FLOORS[1], self.FLOORS[3]), (self.SOLE[0], self.SOLE[1], self.SOLE[3])
+        )
 
 
 def cut_frames(clips: list[Path], out: Path, teachers: Teachers, per_second: float, most: int) -> int:
@@ -155,7 +157,9 @@ class Sampler:
     def __init__(self, folder: Path, canvas_hw: tuple[int, int], image_share: float = 0.35, seed: int = 0) -> None:
         lines = [json.loads(x) for x in (folder / "labels.jsonl").read_text().splitlines()]
         self.items = {
-            kind: [(folder / x["name"], np.array(x["rows"], np.float32).reshape(-1, 6)) for x in lines if x["kind"] == kind]
+            kind: [
+                (folder / x["name"], np.array(x["rows"], np.float32).reshape(-1, 6)) for x in lines if x["kind"] == kind
+            ]
             for kind in ("video", "image")
         }
         # frames of one clip look alike: draw a clip first (by the root of what it shows), then a frame
@@ -242,7 +246,11 @@ def wear(image: np.ndarray, r: np.random.Generator) -> np.ndarray:
         k = int(r.integers(3, 8))
         kernel = np.zeros((k, k), np.float32)
         cv2.line(kernel, (0, int(r.integers(k))), (k - 1, int(r.integers(k))), 1.0)
-        image = cv2.filter2D(image, -1, kernel / kernel.sum()) if r.random() < 0.5 else cv2.GaussianBlur(image, (0, 0), r.uniform(0.5, 1.5))
+        image = (
+            cv2.filter2D(image, -1, kernel / kernel.sum())
+            if r.random() < 0.5
+            else cv2.GaussianBlur(image, (0, 0), r.uniform(0.5, 1.5))
+        )
     if r.random() < 0.07:
         image = rain(image, r)
     if r.random() < 0.3:

@@ -89,7 +89,9 @@ def paired_difference(
     return {"value": round(measure(a) - measure(b), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
-def reidentification(embedding: np.ndarray, who: np.ndarray, when_s: np.ndarray, gap_s: float = 2.0) -> dict[str, float]:
+def reidentification(
+    embedding: np.ndarray, who: np.ndarray, when_s: np.ndarray, gap_s: float = 2.0
+) -> dict[str, float]:
     """AUC and rank-1 over views of known people.
 
     Positives: the same person at least ``gap_s`` apart. Negatives: two people whose appearances overlap in time, so
@@ -107,4 +109,10 @@ def reidentification(embedding: np.ndarray, who: np.ndarray, when_s: np.ndarray,
     auc = (ranks.sum() - len(p) * (len(p) - 1) / 2) / (len(p) * len(q))
     ask = np.flatnonzero(same.any(1) & rival.any(1))
     nearest = np.where(same | rival, alike, -np.inf)[ask].argmax(1)
-    return {"auc": float(auc), "rank1": float((who[nearest] == who[ask]).mean()), "views": len(who), "positives": len(p), "negatives": len(q)}
+    return {
+        "auc": float(auc),
+        "rank1": float((who[nearest] == who[ask]).mean()),
+        "views": len(who),
+        "positives": len(p),
+        "negatives": len(q),
+    }

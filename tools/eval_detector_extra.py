@@ -101,7 +101,12 @@ def latencies(model: str, also: list[str], models: Path | None, seconds: float =
                     x = {"pixels": rng.integers(0, 255, (b, h, w, 3), dtype=np.uint8)}
                     name = f"{Path(path).stem} {size}"
                     cases[name, threads, b] = lambda r=runtime, x=x: r.run(x)
-        for file, hw in (("yolox_nano_416", (416, 416)), ("nanodet_g_coco", (256, 416)), ("nanodet_m_416", (416, 416)), ("light_person_192", (192, 192))):
+        for file, hw in (
+            ("yolox_nano_416", (416, 416)),
+            ("nanodet_g_coco", (256, 416)),
+            ("nanodet_m_416", (416, 416)),
+            ("light_person_192", (192, 192)),
+        ):
             if models is None:
                 continue
             s = session(models / f"{file}.onnx", threads)
@@ -145,7 +150,11 @@ def false_per_hour(named: dict, data: Path, score: float = 0.5) -> dict:
         for image in frames:
             _, scores, labels = detect(image)
             n += int(((labels == 0) & (scores >= score)).sum())
-        out[name] = {"false": n, "per_hour_of_video": round(n / hours, 1), "per_1000_pictures": round(1000 * n / len(frames), 2)}
+        out[name] = {
+            "false": n,
+            "per_hour_of_video": round(n / hours, 1),
+            "per_1000_pictures": round(1000 * n / len(frames), 2),
+        }
     return out
 
 
@@ -166,7 +175,9 @@ def contact_sheet(detect, pictures: list, matched: list[Matched], path: Path, co
             cv2.rectangle(tile, tuple(row[1:3].astype(int).tolist()), tuple(row[3:5].astype(int).tolist()), colour, 1)
         for b, s, label in zip(boxes, scores, labels, strict=True):
             if s >= 0.35 and label == 0:
-                cv2.rectangle(tile, tuple(b[:2].astype(int).tolist()), tuple(b[2:].astype(int).tolist()), (0, 160, 255), 2)
+                cv2.rectangle(
+                    tile, tuple(b[:2].astype(int).tolist()), tuple(b[2:].astype(int).tolist()), (0, 160, 255), 2
+                )
         tile = cv2.resize(tile, (256, 192), interpolation=cv2.INTER_AREA)
         cv2.putText(tile, f"F1 {marks[i]:.2f}", (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
         tiles.append(tile)

@@ -98,7 +98,16 @@ def cmd_tune(a: argparse.Namespace) -> None:
             sums[:] = 0
         if spent - saved_at > 120 or spent >= budget:
             saved_at = spent
-            torch.save({"net": net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}, state.with_suffix(".part"))
+            torch.save(
+                {
+                    "net": net.state_dict(),
+                    "ema": ema.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "spent": spent,
+                },
+                state.with_suffix(".part"),
+            )
             state.with_suffix(".part").replace(state)
             torch.save(ema.state_dict(), a.out / "tuned.pt")
 
@@ -123,7 +132,9 @@ def main() -> None:
     s = sub.add_parser("frames")
     s.add_argument("--clips", type=Path, nargs="+", required=True)
     s.add_argument("--exclude", nargs="*", default=["vtest", "fight"], help="parts of clip names never trained on")
-    s.add_argument("--images", type=Path, nargs="*", default=[], help="folders with images/ and labels/ (YOLO, COCO classes)")
+    s.add_argument(
+        "--images", type=Path, nargs="*", default=[], help="folders with images/ and labels/ (YOLO, COCO classes)"
+    )
     s.add_argument("--models", type=Path, required=True, help="folder of the teachers")
     s.add_argument("--per-second", type=float, default=3.0)
     s.add_argument("--most", type=int, default=70, help="frames a clip")

@@ -287,6 +287,7 @@ class Supervisor:
                     post.kill()
             self._wait(wakeup_fd, posts)
             self._reporter.link.work()
+            self._notifier.status("stopping")
             for post in posts:
                 death = post.tick(time.monotonic())
                 if death is not None and not death.clean:

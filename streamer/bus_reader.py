@@ -1,28 +1,39 @@
-"""The infer side of the frames link: a thread that receives, keeps the newest frame a camera and returns credits."""
+"""The infer side of the frames link: receives, keeps the newest frame a camera and returns credits."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import select
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import zmq
 
 from vedette.streamer import wire
-from vedette.streamer.buslink import MAX_MESSAGE, Cut, tune
+from vedette.streamer.buslink import MAX_MESSAGE, tune
 from vedette.streamer.errors import WireError
-from vedette.streamer.mailbox import Lease, Mailbox, Snapshot
+from vedette.streamer.mailbox import Lease, Mailbox, Slot, Snapshot
 from vedette.streamer.types import CAMERA_NAME
 
 log = logging.getLogger("vedette.bus")
 
 
+#: A consumer that is away for longer than this has its mailbox kept by the follower thread, seconds.
+FOLLOW_AFTER_S = 0.004
+#: Messages taken in under one lock.
+MOST_AT_ONCE = 512
+
+
 class FrameReader:
-    """The infer side: binds the frames link, receives in a thread, keeps the newest frame a camera.
+    """The infer side: binds the frames link and keeps the newest frame a camera.
+
+    Whoever waits in `take` receives by itself, so that no frame waits for a thread to be scheduled; while nobody
+    does, a thread follows the link, so that nothing gets old. All share one lock that is never held while waiting.
 
     listen: further endpoints (``tcp://...``) for cameras of other hosts; frames that come in there must carry their
     pixels, and get this host's ``mono_ns`` at receipt.
@@ -31,18 +42,25 @@ class FrameReader:
     def __init__(self, run_dir: Path | str, boot: str, *, listen: Sequence[str] = ()) -> None:
         self.boot = boot
         self._run_dir = Path(run_dir)
-        self._mailbox = Mailbox(self._run_dir, boot, self._ring_bell)
-        self._commands: deque[tuple[str, list[bytes], Cut | None]] = deque()
-        self._closing = False
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.RLock()
+        self._mailbox = Mailbox(self._run_dir, self._pay, self._give_back)
+        self._woken = False
+        self._closed = False
+        self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._poller.register(self._wake_fd, zmq.POLLIN)
         self._home: dict[bytes, zmq.Socket[bytes]] = {}
+        self._sockets: list[zmq.Socket[bytes]] = []
         self._local = self._bind(wire.ipc(self._run_dir, wire.FRAMES))
         os.chmod(self._run_dir / wire.FRAMES, 0o660)
         self._remote = [self._bind(endpoint) for endpoint in listen]
-        self._thread = threading.Thread(target=self._run, name="frames", daemon=True)
+        self._wait_fds, self._follow_fds = select.poll(), select.poll()
+        self._wait_fds.register(self._bell_fd, select.POLLIN)
+        for socket in self._sockets:
+            for waiter in (self._wait_fds, self._follow_fds):
+                waiter.register(socket.getsockopt(zmq.FD), select.POLLIN)  # type: ignore[arg-type]
+        self._away = threading.Event()
+        self._away.set()
+        self._thread = threading.Thread(target=self._follow, name="frames", daemon=True)
         self._thread.start()
 
     @property
@@ -51,7 +69,8 @@ class FrameReader:
 
         Reasons: superseded, stale_boot, bad_ring, malformed, oversized. An unknown sender counts as camera "".
         """
-        return self._mailbox.drops()
+        with self._lock:
+            return dict(self._mailbox.drops)
 
     @property
     def snapshots(self) -> deque[Snapshot]:
@@ -62,37 +81,52 @@ class FrameReader:
         """At most ``max_batch`` leases, one a camera, the longest-waiting camera first; [] after ``wait_s``.
 
         Returns as soon as one frame is there; with ``fill_s`` it then waits at most that long for more (larger
-        batches, later answers). Returns early and empty when a snapshot arrived or `wake` was called.
+        batches, later answers). Returns early and empty when a snapshot arrived or `wake` was called. One thread only.
         """
-        return self._mailbox.take(max_batch, wait_s, fill_s)
+        self._away.clear()
+        try:
+            with self._lock:
+                self._drain()
+            self._wait_until(lambda: bool(self._mailbox.waiting or self._mailbox.snapshots), wait_s)
+            if fill_s > 0 and self._mailbox.waiting:
+                self._wait_until(lambda: len(self._mailbox.waiting) >= max_batch, fill_s)
+            with self._lock:
+                self._woken = False
+                return self._mailbox.pop(max_batch)
+        finally:
+            self._away.set()
 
     def wake(self) -> None:
         """End a `take` that is waiting in another thread."""
-        self._mailbox.wake()
+        self._woken = True
+        self._ring_bell()
 
     def cut(self, camera: str, key: str, mono_ns: int, box: Sequence[float] | None = None) -> None:
         """Ask a camera for its picture of that moment; the answer comes to `snapshots`, empty when it is gone."""
         body = wire.encode({"key": key, "mono_ns": mono_ns, "box": None if box is None else [float(v) for v in box]})
-        self._commands.append((camera, [b"cut", body], Cut(key, mono_ns)))
-        self._ring_bell()
+        with self._lock:
+            if not self._send(camera, [b"cut", body]):
+                self._mailbox.snapshots.append(Snapshot(camera, key, mono_ns, None))
+                self._ring_bell()
+            self._drain_for_others()
 
     def forget(self, camera: str) -> None:
         """Drop what waits of a camera that was removed; leases already taken stay valid."""
-        self._mailbox.forget(camera)
+        with self._lock:
+            self._mailbox.forget(camera)
 
     def close(self) -> None:
         """Stop the thread and unbind. Leases and their pixels stay valid; their credits go nowhere."""
-        if self._closing:
-            return
-        self._closing = True
-        self._ring_bell()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._away.set()
+        self.wake()
         self._thread.join(timeout=5)
-        self._mailbox.wake()
-        os.close(self._wake_fd)
-
-    def _ring_bell(self) -> None:
-        with contextlib.suppress(OSError):  # closed: nobody is there to hear it
-            os.eventfd_write(self._wake_fd, 1)
+        with self._lock:
+            self._context.destroy(linger=0)
+            os.close(self._bell_fd)
 
     def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -101,42 +135,71 @@ class FrameReader:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a cut for a camera that is away fails now, not by time-out
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
         socket.bind(endpoint)
-        self._poller.register(socket, zmq.POLLIN)
+        self._sockets.append(socket)
         return socket
 
-    def _run(self) -> None:
+    def _wait_until(self, done: Callable[[], bool], wait_s: float) -> None:
+        """Receive until ``done``, woken, closed or ``wait_s`` has passed."""
+        end = time.monotonic() + wait_s
+        while not (done() or self._woken or self._closed) and (left_s := end - time.monotonic()) > 0:
+            self._wait_fds.poll(max(1, round(left_s * 1000)))
+            with self._lock:
+                if not self._closed:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._bell_fd)
+                self._drain()
+
+    def _follow(self) -> None:
+        """The thread: while nobody takes, receive, so that the newest frame waits and credits go back."""
         try:
-            while not self._closing:
-                for ready, _ in self._poller.poll():
-                    if ready == self._wake_fd:
-                        with contextlib.suppress(BlockingIOError):
-                            os.eventfd_read(self._wake_fd)
-                    else:
-                        self._receive(ready)
-                self._send_waiting()
+            while not self._closed:
+                self._away.wait()
+                time.sleep(FOLLOW_AFTER_S)
+                while self._away.is_set() and not self._closed:
+                    with self._lock:
+                        self._drain_for_others()
+                    self._follow_fds.poll(50)
         except Exception:
             log.exception("the frames link stopped")
             raise
-        finally:
-            self._context.destroy(linger=0)
 
-    def _receive(self, socket: zmq.Socket[bytes]) -> None:
-        for _ in range(64):  # then look at the bell again
-            try:
-                parts = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            camera = parts[0].decode("ascii", "replace")
-            try:
-                if CAMERA_NAME.fullmatch(camera) is None:
-                    camera = ""
-                    raise WireError("bus: the sender has no camera name")
-                self._home[parts[0]] = socket
-                self._accept(camera, parts[1:], inline=socket is not self._local)
-            except (WireError, KeyError, TypeError, ValueError) as error:
-                oversized = any(len(part) > wire.MAX_JSON for part in parts[1:3])
-                self._mailbox.count(camera, "oversized" if oversized else "malformed")
-                log.debug("a message from camera %r is malformed: %s", camera, error)
+    def _ring_bell(self) -> None:
+        with contextlib.suppress(OSError):  # closed: nobody is there to hear it
+            os.eventfd_write(self._bell_fd, 1)
+
+    def _drain_for_others(self) -> None:
+        """The sockets' descriptors are edge-triggered: who eats an edge outside `take` tells the one inside."""
+        if self._drain():
+            self._ring_bell()
+
+    def _drain(self) -> bool:
+        """Take in every waiting message; whether there was one. The lock is held."""
+        news = False
+        if not self._closed:
+            for socket in self._sockets:
+                for _ in range(MOST_AT_ONCE):
+                    try:
+                        parts = socket.recv_multipart(zmq.NOBLOCK)
+                    except zmq.Again:
+                        break
+                    news = True
+                    self._receive(socket, parts)
+                else:
+                    self._ring_bell()  # a flood: come back, but let others have the lock
+        return news
+
+    def _receive(self, socket: zmq.Socket[bytes], parts: list[bytes]) -> None:
+        camera = parts[0].decode("ascii", "replace")
+        try:
+            if CAMERA_NAME.fullmatch(camera) is None:
+                camera = ""
+                raise WireError("bus: the sender has no camera name")
+            self._home[parts[0]] = socket
+            self._accept(camera, parts[1:], inline=socket is not self._local)
+        except (WireError, KeyError, TypeError, ValueError) as error:
+            oversized = any(len(part) > wire.MAX_JSON for part in parts[1:3])
+            self._mailbox.drops[camera, "oversized" if oversized else "malformed"] += 1
+            log.debug("a message from camera %r is malformed: %s", camera, error)
 
     def _accept(self, camera: str, parts: list[bytes], *, inline: bool) -> None:
         if len(parts) < 2:
@@ -147,7 +210,7 @@ class FrameReader:
             if header.camera != camera or header.slot is None or (inline and header.ring is not None):
                 raise WireError(f"bus: frame of {header.camera!r}, slot {header.slot}, ring {header.ring!r}")
             if header.boot != self.boot:
-                self._mailbox.count(camera, "stale_boot")
+                self._mailbox.drops[camera, "stale_boot"] += 1
                 self._answer(camera, -1, header.incarnation)
             else:
                 self._mailbox.put(header, parts[2:])
@@ -158,7 +221,8 @@ class FrameReader:
             message = wire.decode(parts[1])
             if len(parts) != 3 or len(parts[2]) > wire.MAX_JPEG:
                 raise WireError("bus: a snapshot needs one picture")
-            self._mailbox.post(Snapshot(camera, str(message["key"]), int(message["mono_ns"]), parts[2] or None))
+            snapshot = Snapshot(camera, str(message["key"]), int(message["mono_ns"]), parts[2] or None)
+            self._mailbox.snapshots.append(snapshot)
         else:
             raise WireError(f"bus: unknown kind {kind!r:.40}")
 
@@ -166,14 +230,16 @@ class FrameReader:
         held = self._mailbox.held(camera, incarnation)
         self._send(camera, [b"boot", wire.encode({"boot": self.boot, "sent": sent, "held": held})])
 
-    def _send_waiting(self) -> None:
-        while self._commands:
-            camera, message, cut = self._commands.popleft()
-            if not self._send(camera, message) and cut is not None:
-                self._mailbox.post(Snapshot(camera, cut.key, cut.mono_ns, None))
-        for (camera, incarnation), slots in self._mailbox.released().items():
-            body = {"incarnation": incarnation, "boot": self.boot, "slots": slots}
-            self._send(camera, [b"credit", wire.encode(body)])
+    def _give_back(self, slot: Slot) -> None:
+        with self._lock:
+            if not self._closed:
+                self._mailbox.free(slot)
+                self._drain_for_others()
+
+    def _pay(self, slot: Slot) -> None:
+        camera, incarnation, number = slot
+        body = {"incarnation": incarnation, "boot": self.boot, "slots": [number]}
+        self._send(camera, [b"credit", wire.encode(body)])
 
     def _send(self, camera: str, message: list[bytes]) -> bool:
         identity = camera.encode()

@@ -161,23 +161,24 @@ class FrameWriter:
             self._free.append(self._reserved[0])
             self._reserved = None
 
-    def _header(self, frame: Frame, slot: int) -> wire.FrameHeader:
+    def _header(self, frame: Frame, slot: int) -> dict[str, object]:
+        """A `wire.FrameHeader` as JSON takes it: a dict, because this is done for every frame."""
         box = frame.letterbox
-        return wire.FrameHeader(
-            camera=self.camera,
-            incarnation=self.incarnation,
-            epoch=frame.epoch,
-            seq=frame.seq,
-            mono_ns=frame.mono_ns,
-            source_s=frame.source_s,
-            wall_s=frame.wall_s,
-            height=frame.pixels.shape[0],
-            width=frame.pixels.shape[1],
-            letterbox=(box.source_w, box.source_h, box.scale, box.pad_x, box.pad_y),
-            ring=self._ring.name if self._ring else None,
-            slot=slot,
-            boot=self._boot,
-        )
+        return {
+            "camera": self.camera,
+            "incarnation": self.incarnation,
+            "epoch": frame.epoch,
+            "seq": frame.seq,
+            "mono_ns": frame.mono_ns,
+            "source_s": frame.source_s,
+            "wall_s": frame.wall_s,
+            "height": frame.pixels.shape[0],
+            "width": frame.pixels.shape[1],
+            "letterbox": (box.source_w, box.source_h, box.scale, box.pad_x, box.pad_y),
+            "ring": self._ring.name if self._ring else None,
+            "slot": slot,
+            "boot": self._boot,
+        }
 
     def _greet(self) -> None:
         now = time.monotonic()

@@ -244,7 +244,7 @@ def test_forget_returns_the_credit(reader: FrameReader, writer: FrameWriter) -> 
     """A removed camera's waiting frame is dropped and every slot is free again."""
     deliver(writer, reader, 1).release()
     until(lambda: writer.poll(5) or writer.send(picture(2)), "a send")
-    until(lambda: reader._mailbox._waiting, "a waiting frame")
+    until(lambda: reader._mailbox.waiting, "a waiting frame")
     reader.forget("cam")
     assert reader.take(1, 0) == []
     until(lambda: writer.poll(5) or len(writer._free) == 3, "all credits")

@@ -1,0 +1,125 @@
+"""``vedette bench transport``: frames between two processes, ours against imageZMQ and plain pyzmq, in one run.
+
+Flat out and paced at 30 pictures a second, at 1080p and at the engine's size; rounds are interleaved and the median
+round counts, so that a noisy machine treats all alike. Only frames that arrive with the right checksum count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vedette.streamer.bench import transport_peers
+from vedette.streamer.ring import create_ring
+
+#: name -> height, width
+SIZES = {"1080p": (1080, 1920), "416x256": (256, 416)}
+TRANSPORTS = ("vedette", "imagezmq", "pyzmq-copy", "pyzmq-zerocopy")
+#: Slots of the ring under test: one being written, one under way, one being read.
+SLOTS = 3
+PACED_FPS = 30.0
+
+Result = dict[str, float]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``vedette bench transport`` takes."""
+    parser.add_argument("--seconds", type=float, default=2.0, help="measured time of each run (default 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the median counts (default 3)")
+    parser.add_argument("--size", action="append", choices=SIZES, help="only this size; may be repeated")
+    parser.add_argument("--peers-python", default=sys.executable, help="a Python that has imagezmq (default: this one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one JSON document. Exit 1 when any transport delivered a wrong frame, or ours delivered none."""
+    found = [name for name in TRANSPORTS if name != "imagezmq" or _has_imagezmq(args.peers_python)]
+    if "imagezmq" not in found:
+        print("imagezmq is not installed in --peers-python; it is left out", file=sys.stderr)
+    sizes = {size: _measure_size(size, found, args) for size in args.size or SIZES}
+    document = {
+        "benchmark": "transport",
+        "cpus": os.cpu_count(),
+        "seconds": args.seconds,
+        "rounds": args.rounds,
+        "ratio_vs_imagezmq": {size: entry["ratio_vs_imagezmq"] for size, entry in sizes.items()},
+        "p50_ms": {size: entry["p50_ms"] for size, entry in sizes.items()},
+        "sizes": sizes,
+    }
+    print(json.dumps(document, indent=2))
+    wrong = sum(r["wrong"] for entry in sizes.values() for kind in entry["transports"].values() for r in kind.values())
+    return 1 if wrong else 0
+
+
+def _measure_size(size: str, names: list[str], args: argparse.Namespace) -> dict[str, Any]:
+    rounds: dict[tuple[str, str], list[Result]] = {}
+    for number in range(args.rounds):
+        for pace, fps in (("flat_out", 0.0), ("paced_30_fps", PACED_FPS)):
+            # each round another one goes first
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                print(f"{size} round {number + 1}/{args.rounds} {pace} {name}", file=sys.stderr, flush=True)
+                rounds.setdefault((name, pace), []).append(_measure(name, SIZES[size], fps, args))
+    entry: dict[str, Any] = {
+        name: {pace: _median(rounds[name, pace]) for pace in ("flat_out", "paced_30_fps")} for name in names
+    }
+    ours = entry["vedette"]
+    peer = entry.get("imagezmq")
+    return {
+        "ratio_vs_imagezmq": ours["flat_out"]["fps"] / peer["flat_out"]["fps"] if peer else None,
+        "p50_ms": ours["paced_30_fps"]["p50_ms"],
+        "transports": entry,
+    }
+
+
+def _median(results: list[Result]) -> Result:
+    """The median of each figure; wrong frames add up."""
+    middle = {key: statistics.median(result[key] for result in results) for key in results[0]}
+    return middle | {"wrong": sum(result["wrong"] for result in results)}
+
+
+def _measure(name: str, size: tuple[int, int], fps: float, args: argparse.Namespace) -> Result:
+    """One run: a receiver, a sender, and what the receiver saw."""
+    place = Path(tempfile.mkdtemp(prefix="vedette-bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    script = Path(transport_peers.__file__)
+    python = args.peers_python if name == "imagezmq" else sys.executable
+    (place / "port").write_text(str(_free_port()))
+    create_ring(place / "ring-bench-1", SLOTS, size[0] * size[1] * 3)
+    tail = [name, str(place), *map(str, (*size, fps, args.seconds))]
+    receiver = subprocess.Popen([python, str(script), "recv", *tail], stdout=subprocess.PIPE, text=True)
+    sender = None
+    try:
+        assert receiver.stdout is not None
+        if not receiver.stdout.readline():
+            raise RuntimeError(f"bench transport: the {name} receiver did not start")
+        sender = subprocess.Popen([python, str(script), "send", *tail])
+        line = receiver.stdout.readline()
+        if not line:
+            raise RuntimeError(f"bench transport: the {name} receiver ended without a result")
+        result: Result = json.loads(line)
+        return result
+    finally:
+        for process in (sender, receiver):
+            if process is not None:
+                process.kill()
+                process.wait()
+        if receiver.stdout is not None:
+            receiver.stdout.close()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _has_imagezmq(python: str) -> bool:
+    return subprocess.run([python, "-c", "import imagezmq"], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,203 @@
+"""Both ends of every transport that `vedette bench transport` compares. A script of its own: peers may live in another Python.
+
+    python transport_peers.py recv|send TRANSPORT PLACE HEIGHT WIDTH FPS SECONDS
+
+TRANSPORT: vedette, imagezmq, pyzmq-copy, pyzmq-zerocopy. PLACE: a run folder. FPS 0 is flat out. The receiver prints one
+JSON line when it is ready and one with what it measured; only frames whose checksum is right count. Every sender starts
+from the same pictures in its own memory, stamps before it hands a picture over, and the receiver stamps when it can read
+the pixels, before the checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+#: Different pictures in turn, so that a stale or torn one has the wrong checksum.
+PICTURES = 4
+#: Queue lengths of plain pyzmq: more only adds latency.
+HIGH_WATER = 4
+
+Received = tuple[int, int, Any]  # index of the picture, when it was sent (ns), pixels
+Send = Callable[[int, Any], None]
+
+
+def pictures(height: int, width: int) -> list[Any]:
+    """The same random pictures in every process."""
+    rng = np.random.default_rng(7)
+    return [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(PICTURES)]
+
+
+def checksum(pixels: Any) -> int:
+    """Sum of the pixels as 64-bit words, modulo 2**64: reads every byte, at memory speed, the same for all."""
+    flat = pixels.reshape(-1)
+    words = flat[: flat.size // 8 * 8].view(np.uint64)
+    return int(np.add.reduce(words)) % 2**64 + int(flat[flat.size // 8 * 8 :].sum())
+
+
+def receive_vedette(place: Path, ready: Callable[[], None]) -> Iterator[Received]:
+    """Our frames link: newest frame a camera."""
+    from vedette.streamer.bus import FrameReader
+
+    reader = FrameReader(place, "bench")
+    ready()
+    try:
+        while True:
+            for lease in reader.take(1, 1.0):
+                with lease:
+                    yield lease.header.seq % PICTURES, lease.header.mono_ns, lease.pixels
+    finally:
+        reader.close()
+
+
+def sender_vedette(place: Path, height: int, width: int) -> Send:
+    """Our frames link, flat out as fast as credits come back."""
+    from vedette.engines.api import Letterbox
+    from vedette.streamer.bus import FrameWriter
+    from vedette.streamer.ring import Ring
+    from vedette.streamer.types import Frame
+
+    ring = Ring.open(next(place.glob("ring-*")), writable=True)
+    writer = FrameWriter(place, "bench", "1", ring)
+    box = Letterbox.fit((height, width), (height, width))
+
+    def send(number: int, pixels: Any) -> None:
+        while (view := writer.reserve(height, width)) is None:
+            writer.poll(50)
+        now_ns = time.monotonic_ns()
+        np.copyto(view, pixels)
+        writer.send(Frame("bench", 0, number, now_ns, 0.0, 0.0, view, box))
+
+    return send
+
+
+def receive_imagezmq(place: Path, ready: Callable[[], None]) -> Iterator[Received]:
+    """imageZMQ as its README says, REQ/REP; the reply goes out before the checksum, so that both sides overlap."""
+    import imagezmq
+
+    hub = imagezmq.ImageHub(open_port=endpoint(place, "tcp"))
+    ready()
+    while True:
+        message, pixels = hub.recv_image()
+        hub.send_reply(b"OK")
+        number, sent_ns = message.split()
+        yield int(number), int(sent_ns), pixels
+
+
+def sender_imagezmq(place: Path) -> Send:
+    """imageZMQ's sender."""
+    import imagezmq
+
+    sender = imagezmq.ImageSender(connect_to=endpoint(place, "tcp"))
+
+    def send(number: int, pixels: Any) -> None:
+        sender.send_image(f"{number % PICTURES} {time.monotonic_ns()}", pixels)
+
+    return send
+
+
+def receive_pyzmq(place: Path, height: int, width: int, ready: Callable[[], None], *, copy: bool) -> Iterator[Received]:
+    """A plain PULL socket."""
+    socket: Any = zmq.Context.instance().socket(zmq.PULL)
+    socket.set_hwm(HIGH_WATER)
+    socket.bind(endpoint(place, "ipc"))
+    ready()
+    while True:
+        head, body = socket.recv_multipart(copy=copy)
+        number, sent_ns = bytes(head).split()
+        data = body if copy else body.buffer
+        yield int(number), int(sent_ns), np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def sender_pyzmq(place: Path, *, copy: bool) -> Send:
+    """A plain PUSH socket."""
+    socket: Any = zmq.Context.instance().socket(zmq.PUSH)
+    socket.set_hwm(HIGH_WATER)
+    socket.connect(endpoint(place, "ipc"))
+
+    def send(number: int, pixels: Any) -> None:
+        socket.send(b"%d %d" % (number % PICTURES, time.monotonic_ns()), zmq.SNDMORE)
+        socket.send(pixels, copy=copy)
+
+    return send
+
+
+def endpoint(place: Path, transport: str) -> str:
+    """Where this run's peers meet. The parent has put a free port into the folder."""
+    return f"ipc://{place}/plain.sock" if transport == "ipc" else f"tcp://127.0.0.1:{(place / 'port').read_text()}"
+
+
+def receiver_of(name: str, place: Path, height: int, width: int, ready: Callable[[], None]) -> Iterator[Received]:
+    """The receiving end of a transport."""
+    if name == "vedette":
+        return receive_vedette(place, ready)
+    if name == "imagezmq":
+        return receive_imagezmq(place, ready)
+    return receive_pyzmq(place, height, width, ready, copy=name == "pyzmq-copy")
+
+
+def sender_of(name: str, place: Path, height: int, width: int) -> Send:
+    """The sending end of a transport."""
+    if name == "vedette":
+        return sender_vedette(place, height, width)
+    if name == "imagezmq":
+        return sender_imagezmq(place)
+    return sender_pyzmq(place, copy=name == "pyzmq-copy")
+
+
+def receive(name: str, place: Path, height: int, width: int, _fps: float, seconds: float) -> None:
+    """Measure for ``seconds`` after a warm-up of a tenth of it."""
+    right = [checksum(picture) for picture in pictures(height, width)]
+    source = receiver_of(name, place, height, width, lambda: print(json.dumps({"ready": True}), flush=True))
+    latencies: list[int] = []
+    wrong = 0
+    begins_ns = ends_ns = first_ns = last_ns = 0
+    for number, sent_ns, pixels in source:
+        now_ns = time.monotonic_ns()
+        good = checksum(pixels) == right[number]
+        if not begins_ns:
+            begins_ns = now_ns + round(seconds * 1e8)
+            ends_ns = begins_ns + round(seconds * 1e9)
+        if now_ns >= begins_ns:
+            wrong += not good
+            if good:
+                first_ns = first_ns or now_ns
+                last_ns = time.monotonic_ns()
+                latencies.append(now_ns - sent_ns)
+        if now_ns >= ends_ns:
+            break
+    span_s = max(1e-9, (last_ns - first_ns) / 1e9)
+    p50, p95, p99 = (float(v) / 1e6 for v in np.percentile(latencies, (50, 95, 99)))
+    result = {"delivered": len(latencies), "wrong": wrong, "fps": (len(latencies) - 1) / span_s}
+    print(json.dumps(result | {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}), flush=True)
+
+
+def send(name: str, place: Path, height: int, width: int, fps: float, seconds: float) -> None:
+    """Send until killed, flat out or at ``fps``."""
+    stock = pictures(height, width)
+    push = sender_of(name, place, height, width)
+    began = time.monotonic()
+    number = 0
+    while time.monotonic() - began < 4 * seconds + 10:
+        if fps:
+            time.sleep(max(0.0, began + number / fps - time.monotonic()))
+        push(number, stock[number % PICTURES])
+        number += 1
+
+
+def main() -> None:
+    """One end of one run."""
+    role, name, place, height, width, fps, seconds = sys.argv[1:]
+    end = {"recv": receive, "send": send}[role]
+    end(name, Path(place), int(height), int(width), float(fps), float(seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -193,6 +193,10 @@ class Subscription:
         self.close()
         self._release()
 
+    def __del__(self) -> None:  # a loop that was left with break needs no ceremony
+        if hasattr(self, "_context"):
+            self._release()
+
     def _give(self, alert: Alert) -> Alert:
         self.cursor = int(alert["seq"])
         if not self._ready:  # what lies between the last one given and here was asked for and belongs to others

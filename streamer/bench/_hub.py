@@ -11,8 +11,9 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
+from vedette.streamer.types import Event
 from vedette.streamer.wire import EVENTS, TELEMETRY, ipc
 
 
@@ -168,6 +169,43 @@ class HubProcess:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop it when it still runs, and remove its sockets."""
         if self._beats is not None:
             self.stop()
         self._temporary.cleanup()
+
+
+def numbered_event(
+    number: int,
+    *,
+    camera: str = "dock",
+    phase: Literal["start", "update", "end"] = "end",
+    rev: int = 0,
+    producer: str = "infer",
+    boot: str = "boot-1",
+    wall_s: float | None = None,
+) -> Event:
+    """An event called ``e<number>``; its picture was decoded just now."""
+    return Event(
+        id=f"e{number}",
+        rev=rev,
+        producer=producer,
+        boot=boot,
+        camera=camera,
+        rule="zone:gate",
+        kind="zone",
+        phase=phase,
+        severity="warning",
+        mono_ns=time.monotonic_ns(),
+        wall_s=time.time() if wall_s is None else wall_s,
+        track_ids=(f"{camera}/{boot}/{number}",),
+        label="person",
+        score=0.9,
+        box=(0.1, 0.2, 0.3, 0.4),
+        zone="gate",
+        explain={"number": number},
+        latency_ms={"capture": 1.0, "infer": 2.0},
+    )

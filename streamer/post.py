@@ -74,12 +74,12 @@ class Post:
 
     @property
     def state(self) -> str:
-        """The child's own word, or ``ended``, ``backoff``, ``waiting`` when there is none."""
+        """The child's own word, or ``ended``, ``backoff``, ``starting`` when there is none."""
         if self.child is not None:
             return self.child.state
         if self.ended:
             return "ended"
-        return "backoff" if self.dying else "waiting"
+        return "backoff" if self.dying else "starting"
 
     @property
     def up(self) -> bool:
@@ -148,6 +148,10 @@ class Post:
         self._drop_ring()
         self.child = None
         wanted = self._kill_s is not None
+        interval_s = child.beat.get("interval_s")
+        if isinstance(interval_s, int | float) and 0 < interval_s < 3600:
+            # what a camera's life has learned of its pace spares the next life from learning it again
+            self.setup = replace(self.setup, extra={**self.setup.extra, "interval_s": interval_s})
         sentence = str(child.beat.get("error") or "") if child.state == "failed" else ""
         death = Death(status, sentence, child.up, wanted, self._killed and wanted)
         if wanted:

@@ -34,6 +34,9 @@ log = logging.getLogger("vedette.supervisor")
 TICK_S = 0.1
 #: What each group may take to stop before it is killed, seconds; together with slack they stay below 8 s.
 STOP_ORDER = (("capture", 2.0), ("infer", 2.5), ("hub", 2.0))
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: Stop signals closer together than this are one, seconds.
+SAME_WISH_S = 0.25
 #: Without hub or infer nobody is served: they are tried again sooner than a camera that is away.
 ESSENTIAL = Policy(cap_s=5.0)
 CAMERA = Policy(cap_s=30.0)
@@ -72,6 +75,7 @@ class Supervisor:
         self._ready = False
         self._fatal: tuple[int, str] | None = None
         self._stop_signals = 0
+        self._stopped_s = float("-inf")
         self._hangups = 0
 
     def run(self) -> int:
@@ -305,21 +309,23 @@ class Supervisor:
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
         old_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        handled = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-        }
+        for number in (*_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
         try:
             yield reader
         finally:
-            for number, handler in handled.items():
-                signal.signal(number, handler)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # the process ends now: no late signal may stop it tidying up
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.set_wakeup_fd(old_fd)
             os.close(reader)
             os.close(writer)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
-            self._stop_signals += 1
+            # timeout(1), shells and service managers may signal both the process and its group: that is one wish
+            again = time.monotonic() - self._stopped_s > SAME_WISH_S
+            self._stopped_s = time.monotonic()
+            self._stop_signals += again
         elif number == signal.SIGHUP:
             self._hangups += 1

@@ -14,6 +14,7 @@ What a beat says: ``state`` (one word), ``mono_ns``, ``deadline_s`` when the nex
 * capture: ``streaming``, ``connecting``, ``frozen`` (the picture stands still), ``ended`` (a file that does not
   loop); ``epoch``, ``last_frame_mono_ns`` (newest picture taken from the source, null before the first), ``fps``,
   ``drops`` {reason: n}, ``reconnects``, ``last_error``. A capture process may exit 0 after ``ended``.
+  ``interval_s``, the learned time between pictures, is handed to the next life as ``Setup.extra["interval_s"]``.
 """
 
 from __future__ import annotations

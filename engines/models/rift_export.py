@@ -97,10 +97,14 @@ def refuse_misread(model: onnx.ModelProto) -> None:
 def quantise_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """INT8 weights a channel, activations quantised at run time; 7 bits, because AVX2's byte product saturates at 8."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "f.onnx"), Path(folder, "q.onnx")
-        onnx.save(model, source)
+        prepared = onnx.ModelProto()
+        prepared.CopyFrom(model)
+        add_pre_process_metadata(prepared)  # shapes are stated by hand; without the mark it warns on the root logger
+        onnx.save(prepared, source)
         linear = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1].endswith(".w")]
         quantize_dynamic(
             source, target, nodes_to_quantize=linear, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
@@ -208,9 +212,7 @@ class _Step:
         y = g.layer_norm(y, "norm_c", self.w["norm_c.weight"], self.w["norm_c.bias"])
         both = [np.split(self.w[f"layers.{i}.c_kv.weight"], 2) for i in range(c.layers)]
         stacked = np.concatenate([k for k, _ in both] + [v for _, v in both])
-        kv = g.node(
-            "Split", [g.linear(y, "c_kv", stacked), g.ints(*[c.d_kv] * (2 * c.layers))], 2 * c.layers, axis=-1
-        )
+        kv = g.node("Split", [g.linear(y, "c_kv", stacked), g.ints(*[c.d_kv] * (2 * c.layers))], 2 * c.layers, axis=-1)
         return [(self._unit_keys(kv[i]), kv[c.layers + i]) for i in range(c.layers)]
 
     def _unit_keys(self, k: str) -> str:
@@ -256,7 +258,7 @@ class _Step:
         keep = g.node("Mul", [f"M{i}", g.node("Sub", [g.const("fold_one", 1.0, FOLD), share])])
         mean = g.uncast(g.node("Add", [keep, g.node("Mul", [share, kv])], f"n_M{i}"), FOLD)
         keys, values = g.slice_last(mean, 0, key_dim), g.slice_last(mean, key_dim, c.fold_dim)
-        read = g.attend(g.slice_last(q, c.rotary_dim, c.d_head), keys, values)
+        read = g.attend(g.slice_last(q, c.rotary_dim, c.d_head), keys, values, written_out=True)
         gate = np.tanh(w["fold_gate"]).reshape(c.kv_heads, c.group, 1)
         return str(g.node("Mul", [read, g.const(f"{i}.gate", gate)]))
 

@@ -112,9 +112,12 @@ class GraphWriter:
             self.node("Reshape", [equal, self.ints(-1, 1, window, 1)], "here")
         return str(self.node("Where", ["here", row, ring], f"n_{ring}"))
 
-    def attend(self, q: str, k: str, v: str, mask: str | None = None) -> str:
-        """softmax(q k^T + mask) v with q [B,h,S,c], k [B,h,M,c], v [B,h,M,e]; scale is in the gains."""
-        if self.fused:
+    def attend(self, q: str, k: str, v: str, mask: str | None = None, *, written_out: bool = False) -> str:
+        """softmax(q k^T + mask) v with q [B,h,S,c], k [B,h,M,c], v [B,h,M,e]; scale is in the gains.
+
+        ``written_out``: no Attention node; TensorRT refuses one whose values are wider than its keys.
+        """
+        if self.fused and not written_out:
             return str(self.node("Attention", [q, k, v, *([mask] if mask else [])], scale=1.0))
         logits = self.node("MatMul", [q, self.node("Transpose", [k], perm=[0, 1, 3, 2])])
         if mask:

@@ -166,6 +166,13 @@ def _confine(setup: Setup) -> None:
     os.umask(0o027)
 
 
+def _log_thread_death(args: threading.ExceptHookArgs) -> None:
+    """A thread's last words go through the redacting log too."""
+    if args.exc_value is not None:
+        who = args.thread.name if args.thread else "a thread"
+        log.critical("%s: a bug", who, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+
+
 def _lines(fd: int) -> Iterator[bytes]:
     """Lines until end of file. Not sys.stdin: a thread that waits inside it makes the interpreter abort at exit."""
     held = b""
@@ -201,6 +208,7 @@ def main() -> int:
     _confine(setup)
     faulthandler.enable()
     setup_logging(secrets=setup.secrets)
+    threading.excepthook = _log_thread_death
     os.set_blocking(setup.heartbeat_fd, False)
     life = Life(setup)
     signal.signal(signal.SIGTERM, lambda *_: life.stopping.set())
@@ -216,6 +224,10 @@ def main() -> int:
         # the supervisor says the sentence: it knows whether this ends the daemon or only this life
         life.beat("failed", force=True, error=redact(str(error))[:2000])
         return error.exit_code
+    except Exception as error:
+        log.critical("%s: a bug", setup.name, exc_info=True)
+        life.beat("failed", force=True, error=redact(f"{type(error).__name__}: {error}")[:2000])
+        return 1
 
 
 if __name__ == "__main__":

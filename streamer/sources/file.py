@@ -34,11 +34,27 @@ def _open(source: str, want: Want) -> Reader:
 
     try:
         # Only this file: a playlist must not lead to other files or hosts.
-        return OpenCvReader(f"file:{path.absolute()}", want, live=False, options={"protocol_whitelist": "file"})
+        return OpenCvReader(
+            f"file:{path.absolute()}",
+            want,
+            live=False,
+            options={"protocol_whitelist": "file"},
+            bottom_up=_stored_bottom_up(path),
+        )
     except SourceRefused:
         raise
     except SourceError as error:
         raise SourceRefused(f"{path}: is not a video that can be decoded") from error
+
+
+def _stored_bottom_up(path: Path) -> bool:
+    """Whether an AVI file says that its uncompressed rows come last one first (BITMAPINFOHEADER: a positive height)."""
+    with path.open("rb") as file:
+        head = file.read(65536)
+    form = head.find(b"strf", max(0, head.find(b"vids")))
+    if head[:4] != b"RIFF" or head[8:12] != b"AVI " or form < 0:
+        return False
+    return int.from_bytes(head[form + 16 : form + 20], "little", signed=True) > 0
 
 
 KIND = Kind(live=False, takes=lambda _source: True, open=_open)

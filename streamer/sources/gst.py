@@ -9,7 +9,7 @@ from vedette.streamer.sources.base import Kind, Reader, Want
 def _problem(_source: str) -> str | None:
     import cv2
 
-    if cv2.CAP_GSTREAMER in cv2.videoio_registry.getBackends():
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         return None
     return (
         "this OpenCV was built without GStreamer; install an OpenCV with it (Debian's python3-opencv, or NVIDIA's on "

@@ -26,12 +26,20 @@ cv2.setNumThreads(1)
 
 U8 = NDArray[np.uint8]
 
+#: FFmpeg's tag of BGR24 pixels, and the codes of an uncompressed stream in an AVI file.
+_BGR24 = 0x18524742
+_UNCOMPRESSED = (0, cv2.VideoWriter.fourcc(*"DIB "), cv2.VideoWriter.fourcc(*"RGB "), _BGR24)
+
 #: Larger pictures are refused: a header of a few bytes must not reserve gigabytes.
 MAX_PIXELS = 8192 * 8192
 
 
 class OpenCvReader:
-    """A `Reader` over ``cv2.VideoCapture``. live: the end of the stream is an error."""
+    """A `Reader` over ``cv2.VideoCapture``.
+
+    live: the end of the stream is an error. bottom_up: whether uncompressed rows are stored last one first, None when
+    that is not known; see `_unsafe`.
+    """
 
     def __init__(
         self,
@@ -41,6 +49,7 @@ class OpenCvReader:
         api: int = cv2.CAP_FFMPEG,
         live: bool,
         options: Mapping[str, str] | None = None,
+        bottom_up: bool | None = None,
     ) -> None:
         self._name = redact(str(source))
         self._live = live
@@ -63,6 +72,10 @@ class OpenCvReader:
         if not opened:
             raise SourceError(f"{self._name}: cannot be opened as video")
         self._info = self._describe()
+        self._raw = api == cv2.CAP_FFMPEG and bottom_up is not False and self._unsafe()
+        if self._raw and (bottom_up is None or not self._capture.set(cv2.CAP_PROP_FORMAT, -1)):
+            self.close()
+            raise SourceRefused(f"{self._name}: uncompressed BGR video is read from AVI files only; convert it")
         if self._info.width * self._info.height > MAX_PIXELS:
             self.close()
             raise SourceRefused(f"{self._name}: pictures of {self._info.width}x{self._info.height} are too large")
@@ -87,11 +100,13 @@ class OpenCvReader:
     def retrieve(self) -> U8:
         """See `Reader.retrieve`."""
         try:
-            good, picture = self._capture.retrieve(self._buffer)
+            good, picture = self._capture.retrieve(None if self._raw else self._buffer)
         except cv2.error as error:
             raise SourceError(f"{self._name}: a picture cannot be converted: {error.err or error}") from error
         if not good or picture is None or picture.size == 0:
             raise SourceError(f"{self._name}: a picture cannot be converted")
+        if self._raw:
+            return self._rows(picture)
         if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
             raise SourceRefused(f"{self._name}: a picture of {picture.shape[1]}x{picture.shape[0]} is too large")
         if picture.ndim == 2 or picture.shape[2] == 1:
@@ -104,6 +119,24 @@ class OpenCvReader:
     def close(self) -> None:
         """Let the source go."""
         self._capture.release()
+
+    def _unsafe(self) -> bool:
+        """Whether OpenCV would write outside its memory: uncompressed BGR stored bottom-up.
+
+        OpenCV 4.13, 4.14 and 5.0 corrupt the heap there (found 2026-11 with data/hostile/bgslibrary_demo_48x48.avi; 4.10 to
+        4.12 do not); such packets are taken as they are and turned over here, where sizes are checked.
+        """
+        pixel_format = int(self._capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)) & 0xFFFFFFFF
+        return pixel_format == _BGR24 and int(self._capture.get(cv2.CAP_PROP_FOURCC)) in _UNCOMPRESSED
+
+    def _rows(self, packet: U8) -> U8:
+        """The picture in a packet of uncompressed BGR rows, last row first, each padded to 4 bytes."""
+        height, width = self._info.height, self._info.width
+        stride = (width * 3 + 3) // 4 * 4
+        if packet.size < height * stride:
+            raise SourceError(f"{self._name}: a picture is cut short: needs {height * stride} bytes, has {packet.size}")
+        rows = packet.reshape(-1)[: height * stride].reshape(height, stride)[::-1, : width * 3]
+        return np.ascontiguousarray(rows).reshape(height, width, 3)
 
     def _describe(self) -> Info:
         code = int(self._capture.get(cv2.CAP_PROP_FOURCC))

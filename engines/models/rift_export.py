@@ -258,7 +258,7 @@ class _Step:
         keep = g.node("Mul", [f"M{i}", g.node("Sub", [g.const("fold_one", 1.0, FOLD), share])])
         mean = g.uncast(g.node("Add", [keep, g.node("Mul", [share, kv])], f"n_M{i}"), FOLD)
         keys, values = g.slice_last(mean, 0, key_dim), g.slice_last(mean, key_dim, c.fold_dim)
-        read = g.attend(g.slice_last(q, c.rotary_dim, c.d_head), keys, values, written_out=True)
+        read = g.attend_few(g.slice_last(q, c.rotary_dim, c.d_head), keys, values)
         gate = np.tanh(w["fold_gate"]).reshape(c.kv_heads, c.group, 1)
         return str(g.node("Mul", [read, g.const(f"{i}.gate", gate)]))
 

@@ -112,17 +112,24 @@ class GraphWriter:
             self.node("Reshape", [equal, self.ints(-1, 1, window, 1)], "here")
         return str(self.node("Where", ["here", row, ring], f"n_{ring}"))
 
-    def attend(self, q: str, k: str, v: str, mask: str | None = None, *, written_out: bool = False) -> str:
-        """softmax(q k^T + mask) v with q [B,h,S,c], k [B,h,M,c], v [B,h,M,e]; scale is in the gains.
-
-        ``written_out``: no Attention node; TensorRT refuses one whose values are wider than its keys.
-        """
-        if self.fused and not written_out:
+    def attend(self, q: str, k: str, v: str, mask: str | None = None) -> str:
+        """softmax(q k^T + mask) v with q [B,h,S,c], k [B,h,M,c], v [B,h,M,e]; scale is in the gains."""
+        if self.fused:
             return str(self.node("Attention", [q, k, v, *([mask] if mask else [])], scale=1.0))
         logits = self.node("MatMul", [q, self.node("Transpose", [k], perm=[0, 1, 3, 2])])
         if mask:
             logits = self.node("Add", [logits, mask])
         return str(self.node("MatMul", [self.node("Softmax", [logits], axis=-1), v]))
+
+    def attend_few(self, q: str, k: str, v: str) -> str:
+        """The same over a handful of keys, k [B,h,M,c], v [B,h,M,e] with e != c.
+
+        Products by broadcasting: TensorRT refuses an Attention whose values are wider than its keys, and TensorRT-RTX
+        1.7.1 fails to order a MatMul with transposed keys beside a KVCacheUpdate ("uses before defs", 2026-11).
+        """
+        pairs = self.node("Mul", [self.node("Unsqueeze", [q, self.ints(3)]), self.node("Unsqueeze", [k, self.ints(2)])])
+        weights = self.node("Softmax", [self.node("ReduceSum", [pairs, self.ints(-1)], keepdims=0)], axis=-1)
+        return str(self.node("MatMul", [weights, v]))
 
     def gelu(self, x: str) -> str:
         """Exact GELU."""

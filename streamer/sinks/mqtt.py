@@ -102,20 +102,24 @@ class MqttSink:
         ]
         deadline = time.monotonic() + self._config.timeout
         for done, message in enumerate(sent):
+            problem = self._wait(message, deadline)
+            if problem is not None:
+                self.close()  # what is not acknowledged is published again on the next connection
+                if done:
+                    return done
+                raise SinkError(f"mqtt: not acknowledged: {problem}")
+        return len(sent)
+
+    def _wait(self, message: Any, deadline: float) -> str | None:
+        """None when the broker acknowledged the message before the deadline, else why not."""
+        try:
             while not message.is_published():
                 if not self._connected.is_set() or time.monotonic() > deadline:
-                    self.close()  # what is not acknowledged is published again on the next connection
-                    if done:
-                        return done
-                    raise SinkError(f"mqtt: not acknowledged: {self._why}")
-                try:
-                    message.wait_for_publish(0.1)
-                except (RuntimeError, ValueError) as error:  # paho: the client was not connected when it was published
-                    self.close()
-                    if done:
-                        return done
-                    raise SinkError(f"mqtt: {error}") from error
-        return len(sent)
+                    return self._why
+                message.wait_for_publish(0.1)
+        except (RuntimeError, ValueError) as error:  # paho: it was published while there was no connection
+            return f"{self._why}: {error}"
+        return None
 
     def refused(self) -> int:
         """A broker refuses nothing for good."""
@@ -124,7 +128,8 @@ class MqttSink:
     def close(self) -> None:
         """Say offline when there is somebody to say it to, and disconnect."""
         if self._connected.is_set():
-            self._client.publish(self._availability, OFFLINE, qos=1, retain=True).wait_for_publish(0.5)
+            goodbye = self._client.publish(self._availability, OFFLINE, qos=1, retain=True)
+            self._wait(goodbye, time.monotonic() + 0.5)
         self._client.disconnect()
         self._client.loop_stop()
         self._connected.clear()

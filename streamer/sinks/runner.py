@@ -84,6 +84,10 @@ class SinkRunner:
                 except (SinkError, OSError, sqlite3.Error) as error:
                     pause_s = self._failed(error, pause_s)
                     continue
+                except Exception as error:  # a sink's own fault must not end its delivery for ever
+                    log.exception("%s: unexpected", self.name)
+                    pause_s = self._failed(error, pause_s)
+                    continue
                 pause_s = 0.0
                 self._save()
                 if not more:

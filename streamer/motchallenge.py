@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+
 from vedette.engines.api import Detections
 from vedette.streamer.errors import ConfigError
 from vedette.streamer.types import Tracks

@@ -13,19 +13,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.intake import I64, Sightings
-from vedette.streamer.tracking.rows import (
-    BOX,
-    CONFIRMED,
-    COURSE,
-    F64,
-    GROUP,
-    P_BOX,
-    SCORE,
-    SCORE_RATE,
-    SEEN_BOX,
-)
+from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, SCORE
 
 #: Longer than any picture is wide in units of its height: keeps the cameras apart on the sweep's axis.
 _LANE = 4096.0
@@ -35,7 +26,7 @@ _LANE = 4096.0
 class Pairs:
     """Tracks and detections that may belong together: parallel arrays, sorted by track.
 
-    overlap: IoU of the predicted box and the detection as they are. gain: what matching them is worth, above 0.
+    overlap: IoU of the predicted box and the detection. gain: what matching them is worth, above 0.
     """
 
     track: I64
@@ -44,101 +35,77 @@ class Pairs:
     gain: F64
 
 
-def near_pairs(box: F64, view: I64, seen: Sightings, grow: F64) -> tuple[I64, I64]:
-    """Indices of tracks and detections of one camera whose boxes, grown by ``grow`` [N], meet.
+def near_pairs(box: F64, view: I64, seen: Sightings) -> tuple[I64, I64]:
+    """Indices of tracks and detections of one camera that are near enough in x to overlap; some do not.
 
-    box: [4,N] tracks; view: [N] the camera of each, like ``seen.view``. A detection grows with the track
-    it is compared with.
+    box: [4,N] tracks; view: [N] the camera of each, like ``seen.view``. Sorted by track.
     """
-    half = seen.box[2] * 0.5
-    key = np.clip(seen.box[0], -1000.0, 3000.0) + seen.view * _LANE
-    order = np.argsort(key, kind="stable")
-    key = key[order]
     widest = np.zeros(int(max(view.max(initial=-1), seen.view.max(initial=-1))) + 1)
-    np.maximum.at(widest, seen.view, half)
-    reach = box[2] * 0.5 + 2.0 * grow + widest[view]
+    np.maximum.at(widest, seen.view, seen.box[2])
+    lane = np.clip(seen.box[0], -1000.0, 3000.0) + seen.view * _LANE
+    order = np.argsort(lane, kind="stable")
+    lane = lane[order]
+    reach = np.minimum(0.5 * (box[2] + widest[view]), 90.0)
     centre = np.clip(box[0], -1000.0, 3000.0) + view * _LANE
-    reach = np.minimum(reach, 90.0)
-    low = np.searchsorted(key, centre - reach)
-    count = np.searchsorted(key, centre + reach, side="right") - low
+    low, high = np.searchsorted(lane, np.concatenate([centre - reach, centre + reach])).reshape(2, -1)
+    count = high - low
     track = np.repeat(np.arange(len(view)), count)
-    offset = np.cumsum(count) - count
-    sighting = order[np.arange(len(track)) + np.repeat(low - offset, count)]
-    return track, sighting
+    start = low - (np.cumsum(count) - count)
+    return track, order[np.arange(len(track)) + start[track]]
 
 
-def score_pairs(rows: F64, view: I64, seen: Sightings, age: F64, config: TrackerConfig, cosine: F64 | None) -> Pairs:
-    """The pairs that pass the gate, with their gain.
+def score_pairs(rows: F64, view: I64, seen: Sightings, unseen_s: F64, look: F64 | None, config: TrackerConfig) -> Pairs:
+    """The pairs that pass the gates, with their gains.
 
-    rows: [K,N] predicted tracks, view: [N], age: [N] seconds since each was seen. cosine: unused pairs
-    are dropped by geometry first, so it is a function of the pair list's indices when given.
+    rows: [K,N] predicted tracks, view: [N], unseen_s: [N] seconds without a match before this frame. look: [N,D]
+    appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024, eq. 6; ``upright`` its exponent),
+    minus the change of score (its track confidence modelling), plus the cosine of the appearances, plus a
+    bonus for a trusted detection. One assignment over all of it replaces ByteTrack's cascade of two.
     """
-    grow = config.expand * np.sqrt(rows[P_BOX][0])
-    track, sighting = near_pairs(rows[BOX], view, seen, grow)
+    c = config
+    track, sighting = near_pairs(rows[BOX], view, seen)
     a, b = rows[BOX][:, track], seen.box[:, sighting]
-    g = grow[track]
-    half_a, half_b = a[2:] * 0.5, b[2:] * 0.5
-    apart = np.abs(a[:2] - b[:2])
     # overlap of two intervals = min(sum of halves - distance, the smaller interval)
-    meet = np.minimum(half_a + half_b - apart, 2.0 * np.minimum(half_a, half_b))
-    wide = meet + 2.0 * g
-    keep = (wide[0] > 0) & (wide[1] > 0) & (rows[GROUP][track] == seen.group[sighting])
-    if not keep.all():
-        track, sighting, g = track[keep], sighting[keep], g[keep]
-        a, b, meet, wide = a[:, keep], b[:, keep], meet[:, keep], wide[:, keep]
-    tight = np.maximum(meet, 0.0)
-    shared = tight[0] * tight[1]
-    overlap = shared / (a[2] * a[3] + b[2] * b[3] - shared)
-    grown_a, grown_b = a[2:] + 2.0 * g, b[2:] + 2.0 * g
-    shared = wide[0] * wide[1]
-    buffered = shared / (grown_a[0] * grown_a[1] + grown_b[0] * grown_b[1] - shared)
-    upright = wide[1] / (grown_a[1] + grown_b[1] - wide[1])
+    size_a, size_b = a[2:], b[2:]
+    meet = np.minimum(0.5 * (size_a + size_b) - np.abs(a[:2] - b[:2]), np.minimum(size_a, size_b))
+    shared = meet[0] * meet[1]
+    overlap = shared / (size_a[0] * size_a[1] + size_b[0] * size_b[1] - shared)
+    keep = np.flatnonzero(
+        (meet[0] > 0) & (meet[1] > 0) & (overlap >= c.min_overlap) & (rows[GROUP][track] == seen.group[sighting])
+    )
+    track, sighting, overlap, tall = track[keep], sighting[keep], overlap[keep], meet[1, keep]
     score = seen.score[sighting]
-    high = score >= config.score_high
-    gain = buffered * upright
-    keep = buffered >= np.where(high, config.min_overlap, config.min_overlap_low)
-    if config.course_weight:
-        gain = gain + config.course_weight * score * _agreement(rows, track, seen.box, sighting)
-    if config.score_weight:
-        expected = np.clip(rows[SCORE] + rows[SCORE_RATE] * np.minimum(age, 0.1), config.score_low, 1.0)
-        gain = gain - config.score_weight * np.abs(expected[track] - score)
-    if cosine is not None:
-        gain = gain + config.appearance_weight * cosine[track, sighting]
-    gain = 0.5 + np.maximum(gain, -0.4) + config.high_bonus * high + config.confirmed_bonus * rows[CONFIRMED][track]
-    return Pairs(track[keep], sighting[keep], overlap[keep], gain[keep])
-
-
-def _agreement(rows: F64, track: I64, box: F64, sighting: I64) -> F64:
-    """How well going to the detection continues the course, -1..1 (OC-SORT eq. 6): 1 - 2 * angle / pi."""
-    course = rows[COURSE]
-    step = box[:2, sighting] - rows[SEEN_BOX][:2, track]
-    way = course[:, track]
-    dot = way[0] * step[0] + way[1] * step[1]
-    size = np.sqrt((way[0] ** 2 + way[1] ** 2) * (step[0] ** 2 + step[1] ** 2))
-    cosine = np.divide(dot, size, out=np.zeros_like(dot), where=size > 1e-12)
-    agreement: F64 = 1.0 - np.arccos(np.clip(cosine, -1.0, 1.0)) * (2.0 / np.pi)
-    return agreement
+    high = score >= c.score_high
+    weak = (overlap >= c.min_overlap_low) & (rows[CONFIRMED][track] > 0) & (unseen_s[track] <= c.low_unseen_s + 1e-6)
+    keep = np.flatnonzero(high | weak)
+    if len(keep) < len(track):
+        track, sighting, overlap, tall = track[keep], sighting[keep], overlap[keep], tall[keep]
+        score, high = score[keep], high[keep]
+    upright = tall / (rows[3][track] + seen.box[3][sighting] - tall)
+    gain = overlap * upright**c.upright - c.score_weight * np.abs(rows[SCORE][track] - score)
+    if look is not None and seen.embedding is not None and c.appearance_weight:
+        gain += c.appearance_weight * np.einsum("nd,nd->n", look[track], seen.embedding[sighting])
+    return Pairs(track, sighting, overlap, 0.1 + np.maximum(gain, 0.0) + c.high_bonus * high)
 
 
 def assign(pairs: Pairs, view: I64, tracks: int, sightings: int) -> tuple[I64, I64]:
     """The matches of greatest total gain: indices of tracks and of detections.
 
-    view: [N] camera of every track, ascending. A pair that is the only one of its track and of its
+    view: [tracks] camera of every track, ascending. A pair that is the only one of its track and of its
     detection needs no solver; the rest is a dense block a camera.
     """
     track, sighting = pairs.track, pairs.sighting
-    alone = (np.bincount(track, minlength=tracks)[track] == 1) & (
-        np.bincount(sighting, minlength=sightings)[sighting] == 1
-    )
+    rivals = np.bincount(track, minlength=tracks)[track] + np.bincount(sighting, minlength=sightings)[sighting]
+    alone = rivals == 2
     if alone.all():
         return track, sighting
-    t, s, gain = track[~alone], sighting[~alone], pairs.gain[~alone]
-    edges = np.flatnonzero(np.diff(view[t])) + 1
-    bounds = np.concatenate(([0], edges, [len(t)])).tolist()
+    contested = ~alone
+    t, s, gain = track[contested], sighting[contested], pairs.gain[contested]
     rows, row = _ranks(t, tracks)
     cols, col = _ranks(s, sightings)
+    edges = [0, *(np.flatnonzero(np.diff(view[t])) + 1).tolist(), len(t)]
     found_t, found_s = [track[alone]], [sighting[alone]]
-    for low, high in pairwise(bounds):
+    for low, high in pairwise(edges):
         r, c = row[low:high], col[low:high]
         r0, c0 = r[0], c.min()
         block = np.zeros((r[-1] - r0 + 1, c.max() - c0 + 1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vedette.engines.api import Detections
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.rows import F64
@@ -123,15 +124,15 @@ def _best(view: I64, score: F64, most: int, good: NDArray[np.bool_], rejected: C
 
 
 def _embeddings(detections: Sequence[Detections], good: NDArray[np.bool_]) -> F64 | None:
-    """The embeddings of the kept detections, unit length; None unless every camera that saw something has them."""
-    full = [d for d in detections if len(d)]
-    if not full or any(d.embedding is None for d in full):
+    """Embeddings of the kept detections, unit length, zeros where a camera has none; None when nobody has any."""
+    widths = {d.embedding.shape[1] for d in detections if d.embedding is not None and len(d)}
+    if not widths:
         return None
-    parts = [d.embedding for d in full if d.embedding is not None]
-    if len({p.shape[1] for p in parts}) != 1:
-        raise ValueError(f"Tracker: embeddings need one width, got {sorted({p.shape[1] for p in parts})}")
-    e = np.nan_to_num(np.concatenate(parts).astype(np.float64)[good])
-    return unit(e)
+    if len(widths) > 1:
+        raise ValueError(f"Tracker: embeddings of one call need one width, got {sorted(widths)}")
+    width = widths.pop()
+    parts = [np.zeros((len(d), width)) if d.embedding is None or not len(d) else d.embedding for d in detections]
+    return unit(np.nan_to_num(np.concatenate(parts).astype(np.float64)[good], posinf=0.0, neginf=0.0))
 
 
 def unit(e: F64) -> F64:

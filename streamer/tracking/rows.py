@@ -1,4 +1,4 @@
-"""Where every fact about a track stands: one float64 matrix ``[ROWS + labels, N]`` for all tracks of all cameras.
+"""Where every fact about a track stands: one float64 matrix ``[VOTES + labels, N]`` for all tracks of all cameras.
 
 A struct of arrays in one allocation: a fact is a contiguous row, a track is a column, and dropping or
 adding tracks is a single copy. Float64 holds ids and slots exactly up to 2**53. Lengths are in picture
@@ -21,25 +21,21 @@ RATE: Final = slice(4, 8)
 P_BOX: Final = slice(8, 12)
 P_CROSS: Final = slice(12, 16)
 P_RATE: Final = slice(16, 20)
-#: the last detection that was matched, as it was, and when
-SEEN_BOX: Final = slice(20, 24)
-SEEN_S: Final = 24
-#: rate of the centre between matched detections, smoothed (observation-centric momentum)
-COURSE: Final = slice(25, 27)
-BORN_S: Final = 27
-#: smoothed detection score and its change per second
-SCORE: Final = 28
-SCORE_RATE: Final = 29
-HITS: Final = 30
-CONFIRMED: Final = 31
-ID: Final = 32
-SLOT: Final = 33
-LABEL: Final = 34
-GROUP: Final = 35
+#: when a detection was last matched, and when the first was
+SEEN_S: Final = 20
+BORN_S: Final = 21
+#: score of the last matched detection
+SCORE: Final = 22
+HITS: Final = 23
+CONFIRMED: Final = 24
+ID: Final = 25
+SLOT: Final = 26
+LABEL: Final = 27
+GROUP: Final = 28
 #: row of the current frame's Detections, -1 when coasting
-DETECTION: Final = 36
+DETECTION: Final = 29
 #: score-weighted votes, one row a label
-VOTES: Final = 37
+VOTES: Final = 30
 
 
 def empty_rows(labels: int) -> F64:

@@ -172,7 +172,9 @@ class Child:
         self._process.send_signal(number)  # polls first: never signals a pid that was reaped
 
     def close(self, timeout_s: float = 2.0) -> int | None:
-        """Reap it and release its pipes. Call after its end; waits at most timeout_s for a process that was killed."""
+        """Reap it and release its pipes; its status. Call after its end; waits at most timeout_s for one just killed."""
+        if self.beat_fd < 0:
+            return self.exit_status()
         try:
             status: int | None = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -182,6 +184,7 @@ class Child:
         if self._process.stdin is not None:
             self._process.stdin.close()
         os.close(self.beat_fd)
+        self.beat_fd = -1
         return status
 
 

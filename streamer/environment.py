@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 import tempfile
 import time
@@ -78,10 +77,9 @@ def local_path(source: str) -> Path | None:
 
 def has_gstreamer() -> bool:
     """Whether the installed cv2 can open ``gst:`` sources."""
-    import cv2
+    import cv2  # takes a moment to load, and only this question needs it
 
-    found = re.search(r"^\s*GStreamer:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
-    return found is not None and found[1] == "YES"
+    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
 def _gstreamer_faults(loaded: Loaded) -> list[str]:

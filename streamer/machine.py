@@ -23,12 +23,9 @@ Facts = dict[str, Any]
 IMPORT_S = 60.0
 
 _CV2 = """
-import cv2, json, re
-text = cv2.getBuildInformation()
-def has(name):
-    found = re.search(rf"^\\s*{name}:\\s*(\\S+)", text, re.M)
-    return bool(found) and found[1] == "YES"
-print(json.dumps({"version": cv2.__version__, "ffmpeg": has("FFMPEG"), "gstreamer": has("GStreamer")}))
+import cv2, json
+has = cv2.videoio_registry.hasBackend
+print(json.dumps({"version": cv2.__version__, "ffmpeg": has(cv2.CAP_FFMPEG), "gstreamer": has(cv2.CAP_GSTREAMER)}))
 """
 _ORT = """
 import onnxruntime, json

@@ -115,6 +115,8 @@ class Runner(Protocol):
     spec: TemporalSpec
     cameras: int
     backend: str
+    #: every call steps all cameras (fixed shapes and addresses, for CUDA graphs)
+    whole: bool
 
     def clear(self, camera: int, streams: Mask | None = None) -> None: ...
 
@@ -161,7 +163,8 @@ class TemporalEngine:
             )
         checked = {f.slot: self._check(f) for f in frames}
         answers: dict[int, TemporalAnswer] = {}
-        for start, count in runs_of(sorted(checked), self._gap):
+        every = [(0, self.runner.cameras)] if checked else []
+        for start, count in every if self.runner.whole else runs_of(sorted(checked), self._gap):
             answers |= self._run(start, count, checked)
         return [answers[s] for s in slots]
 

@@ -36,6 +36,7 @@ class RingSession:
     """
 
     backend = "onnxruntime"
+    whole = False
 
     def __init__(
         self, graph: bytes, spec: TemporalSpec, cameras: int, *, threads: int = 1, in_place: bool | None = None

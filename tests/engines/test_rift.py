@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from rift_streams import (  # noqa: E402
+from tests.engines.rift_streams import (  # noqa: E402
     LEVELS,
     RING_ONLY,
     SMALL,
@@ -28,7 +28,6 @@ from rift_streams import (  # noqa: E402
     streamed,
     worst,
 )
-
 from vedette.engines.models import rift, rift_offline  # noqa: E402
 from vedette.engines.temporal_spec import INVALID, RiftConfig  # noqa: E402
 

@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
-from rift_streams import RING_ONLY, SMALL, offline, random_clip, random_model, streamed, worst  # noqa: E402
 
+from tests.engines.rift_streams import RING_ONLY, SMALL, offline, random_clip, random_model, streamed, worst  # noqa: E402
 from vedette.engines.api import EngineFault  # noqa: E402
 from vedette.engines.models.rift_export import export_rift, refuse_misread  # noqa: E402
 from vedette.engines.runtimes.ringstate import RingSession  # noqa: E402

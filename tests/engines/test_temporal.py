@@ -10,8 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
-from rift_streams import SMALL, offline, part, random_clip, random_model, worst  # noqa: E402
-
+from tests.engines.rift_streams import SMALL, offline, part, random_clip, random_model, worst  # noqa: E402
 from vedette.engines.api import EngineFault  # noqa: E402
 from vedette.engines.models.rift_export import export_rift  # noqa: E402
 from vedette.engines.runtimes.ringstate import RingSession  # noqa: E402

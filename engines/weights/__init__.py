@@ -1,0 +1,1 @@
+"""What this project trained: model files with their cards. Package data, no code."""

@@ -27,10 +27,11 @@ fails a check raises WireError; the reader counts it and goes on.
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -123,8 +124,8 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
 
 
 def parse(kind: type[T], raw: bytes) -> T:
@@ -132,7 +133,7 @@ def parse(kind: type[T], raw: bytes) -> T:
     if len(raw) > MAX_JSON:
         raise WireError(f"wire: JSON part of {len(raw)} bytes; at most {MAX_JSON} are accepted")
     try:
-        value: T = _adapter(kind).validate_json(raw)
+        value: T = _adapter(cast(Hashable, kind)).validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or kind.__name__

@@ -22,6 +22,9 @@ from vedette.streamer.types import F32, Phase, Tracks
 #: were born within this time for objects that had been there before.
 REARM_S = 1.5
 
+#: How far inside the picture an anchor at its border is taken to be, in picture sizes.
+BORDER_IN = np.float32(1e-3)
+
 Box = tuple[float, float, float, float]
 
 
@@ -53,9 +56,13 @@ class View:
 
     @cached_property
     def anchor(self) -> F32:
-        """f32 [N,2] where each object stands: the bottom centre of its box."""
+        """f32 [N,2] where each object stands: the bottom centre of its box, kept just inside the picture.
+
+        A box that the picture's border cuts off ends on or beyond it, and a zone drawn up to the border means it.
+        """
         box = self.tracks.xyxy
-        return np.stack([(box[:, 0] + box[:, 2]) / 2, box[:, 3]], axis=1)
+        anchor: F32 = np.clip(np.stack([(box[:, 0] + box[:, 2]) / 2, box[:, 3]], axis=1), BORDER_IN, 1 - BORDER_IN)
+        return anchor
 
     @cached_property
     def seen(self) -> NDArray[np.bool_]:

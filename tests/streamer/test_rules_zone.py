@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.streamer.rule_scenes import INSIDE, OUTSIDE, Stage, phases
+from vedette.streamer.rules.view import Places
 
 ENTER = {"kind": "zone", "zone": "gate"}
 LEAVE = {"kind": "zone", "zone": "gate", "on": "leave"}
@@ -148,6 +149,14 @@ def test_lost_inside_is_not_leaving_unless_at_the_border() -> None:
     stage = Stage(LEAVE)
     stage.show({1: INSIDE}, 5)
     assert stage.show({}, 50) == []
+
+
+def test_who_is_cut_off_by_the_border_stands_in_a_zone_drawn_up_to_it() -> None:
+    """A box that ends on, or is predicted beyond, the lower border is inside a zone that reaches it."""
+    for y in (1.0, 1.02):
+        stage = Stage(ENTER)
+        stage.rule = stage.config.rule(Places({"gate": [(0.0, 0.5), (1.0, 0.5), (1.0, 1.0), (0.0, 1.0)]}))
+        assert phases(stage.show({1: (0.5, y)}, 3)) == ["start"]
 
 
 def test_cooldown_silences_the_same_object_only() -> None:

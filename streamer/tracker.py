@@ -20,7 +20,7 @@ from vedette.engines.api import LABELS, Detections, group_of
 from vedette.streamer.tracking.association import Pairs, assign, score_pairs
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.identity import Gallery, inherit, recall
-from vedette.streamer.tracking.intake import I64, Sightings, gather, unit
+from vedette.streamer.tracking.intake import I64, Sightings, as_score, gather, unit
 from vedette.streamer.tracking.motion import Motion
 from vedette.streamer.tracking.rows import (
     BORN_S,
@@ -263,7 +263,7 @@ class Tracker:
 
     def _newborn(self, pairs: Pairs, track: I64, sighting: I64, seen: Sightings) -> I64:
         """Detections that start a track: unmatched, sure, and not the second box of an object that has a track."""
-        free = seen.score >= self.config.score_new
+        free = seen.score >= as_score(self.config.score_new)
         free[sighting] = False
         if not free.any():
             return np.zeros(0, np.int64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from vedette.streamer.tracking.config import TrackerConfig
-from vedette.streamer.tracking.intake import I64, Sightings
+from vedette.streamer.tracking.intake import I64, Sightings, as_score
 from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, SCORE
 
 #: Longer than any picture is wide in units of its height: keeps the cameras apart on the sweep's axis.
@@ -75,7 +75,7 @@ def score_pairs(rows: F64, view: I64, seen: Sightings, unseen_s: F64, look: F64 
     )
     track, sighting, overlap, tall = track[keep], sighting[keep], overlap[keep], meet[1, keep]
     score = seen.score[sighting]
-    high = score >= c.score_high
+    high = score >= as_score(c.score_high)
     weak = (overlap >= c.min_overlap_low) & (rows[CONFIRMED][track] > 0) & (unseen_s[track] <= c.low_unseen_s + 1e-6)
     keep = np.flatnonzero(high | weak)
     if len(keep) < len(track):

@@ -36,6 +36,11 @@ class Sightings:
         return len(self.score)
 
 
+def as_score(threshold: float) -> float:
+    """The threshold as a detector's 32-bit score would hold it, so that equal numbers compare equal."""
+    return float(np.float32(threshold))
+
+
 def gather(
     detections: Sequence[Detections],
     aspect: F64,
@@ -69,7 +74,7 @@ def gather(
         & (y2 > 0)
         & (x1 < 1)
         & (y1 < 1)
-        & (score >= config.score_low)
+        & (score >= as_score(config.score_low))
         & (score <= 1)
         & (label >= 0)
         & (label < len(groups))

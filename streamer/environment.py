@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from vedette.streamer.config import Config, Loaded
 from vedette.streamer.config.yamlfile import Key
+from vedette.streamer.sources import problem_of
 
 Address = tuple[str, int]
 
@@ -27,7 +28,7 @@ def environment_faults(
     running: the configuration this daemon already runs; its addresses are ours and not "in use". ports: whether to
     try the addresses. patience_s: how long an address may stay in use: a killed predecessor takes a moment to go.
     """
-    faults = store_faults(loaded) + _gstreamer_faults(loaded)
+    faults = store_faults(loaded) + _source_faults(loaded)
     if ports:
         faults += _address_faults(loaded, running, time.monotonic() + patience_s)
     return faults
@@ -75,22 +76,14 @@ def local_path(source: str) -> Path | None:
     return None if "://" in source else Path(source)
 
 
-def has_gstreamer() -> bool:
-    """Whether the installed cv2 can open ``gst:`` sources."""
-    import cv2  # takes a moment to load, and only this question needs it
-
-    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
-
-
-def _gstreamer_faults(loaded: Loaded) -> list[str]:
-    names = [name for name, camera in loaded.config.cameras.items() if camera.source.startswith("gst:")]
-    if not names or has_gstreamer():
-        return []
-    rule = (
-        "the installed cv2 was built without GStreamer; install Debian's python3-opencv or build OpenCV with "
-        "WITH_GSTREAMER=ON, or use an rtsp:// source"
-    )
-    return [loaded.fault(("cameras", name, "source"), rule, loaded.config.cameras[name].source) for name in names]
+def _source_faults(loaded: Loaded) -> list[str]:
+    """Sources that this installation can never open, whatever the world does."""
+    found = []
+    for name, camera in loaded.config.cameras.items():
+        problem = problem_of(camera.source)
+        if problem:
+            found.append(loaded.fault(("cameras", name, "source"), problem, camera.source))
+    return found
 
 
 def addresses(config: Config) -> dict[Key, str]:

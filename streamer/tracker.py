@@ -188,9 +188,9 @@ class Tracker:
         """Predict, associate, correct, confirm, bury and begin; the new rows, ordered by camera."""
         c = self.config
         clock, dt = now[view], step[view]
-        unseen = clock - dt - rows[SEEN_S]
-        self._motion.predict(rows, dt, unseen)
-        pairs = score_pairs(rows, view, seen, unseen, look, c)
+        unseen = clock - rows[SEEN_S]
+        self._motion.predict(rows, dt, unseen - dt)
+        pairs = score_pairs(rows, view, seen, unseen, unseen - dt, look, c)
         track, sighting = assign(pairs, view, rows.shape[1], len(seen))
         rows[DETECTION] = -1
         risen = self._match(rows, track, sighting, seen, clock)
@@ -222,7 +222,7 @@ class Tracker:
         time = clock[track]
         score = seen.score[sighting]
         self._motion.correct(part, seen.box[:, sighting])
-        part[SCORE] = score
+        part[SCORE] += (1.0 - np.exp((part[SEEN_S] - time) / c.score_s)) * (score - part[SCORE])
         part[SEEN_S] = time
         part[HITS] += 1
         part[DETECTION] = seen.row[sighting]

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.intake import I64, Sightings, as_score
-from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, SCORE
+from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, SCORE, SEEN_BOX
 
 #: Longer than any picture is wide in units of its height: keeps the cameras apart on the sweep's axis.
 _LANE = 4096.0
@@ -54,38 +54,48 @@ def near_pairs(box: F64, view: I64, seen: Sightings) -> tuple[I64, I64]:
     return track, order[np.arange(len(track)) + start[track]]
 
 
-def score_pairs(rows: F64, view: I64, seen: Sightings, unseen_s: F64, look: F64 | None, config: TrackerConfig) -> Pairs:
+def score_pairs(
+    rows: F64, view: I64, seen: Sightings, unseen_s: F64, waited_s: F64, look: F64 | None, config: TrackerConfig
+) -> Pairs:
     """The pairs that pass the gates, with their gains.
 
-    rows: [K,N] predicted tracks, view: [N], unseen_s: [N] seconds without a match before this frame. look: [N,D]
-    appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024, eq. 6; ``upright`` its exponent),
-    minus the change of score (its track confidence modelling), plus the cosine of the appearances, plus a
-    bonus for a trusted detection. One assignment over all of it replaces ByteTrack's cascade of two.
+    rows: [K,N] predicted tracks, view: [N]. unseen_s: [N] seconds since the last match, this step included;
+    waited_s: without it. look: [N,D] appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024,
+    eq. 6, ``upright`` its exponent) with the predicted or the last seen box, minus the change of score (its track
+    confidence modelling), plus the cosine of the appearances, plus a bonus for a trusted detection. One
+    assignment over all of it replaces ByteTrack's cascade of two.
     """
     c = config
     track, sighting = near_pairs(rows[BOX], view, seen)
-    a, b = rows[BOX][:, track], seen.box[:, sighting]
-    # overlap of two intervals = min(sum of halves - distance, the smaller interval)
-    size_a, size_b = a[2:], b[2:]
-    meet = np.minimum(0.5 * (size_a + size_b) - np.abs(a[:2] - b[:2]), np.minimum(size_a, size_b))
-    shared = meet[0] * meet[1]
-    overlap = shared / (size_a[0] * size_a[1] + size_b[0] * size_b[1] - shared)
-    keep = np.flatnonzero(
-        (meet[0] > 0) & (meet[1] > 0) & (overlap >= c.min_overlap) & (rows[GROUP][track] == seen.group[sighting])
-    )
-    track, sighting, overlap, tall = track[keep], sighting[keep], overlap[keep], meet[1, keep]
+    keep = np.flatnonzero(rows[GROUP][track] == seen.group[sighting])
+    if len(keep) < len(track):
+        track, sighting = track[keep], sighting[keep]
+    box = seen.box[:, sighting]
+    overlap, tall = overlap_of(rows[BOX][:, track], box)
+    last, last_tall = overlap_of(rows[SEEN_BOX][:, track], box)
+    best = np.maximum(overlap, c.last_weight * last)
     score = seen.score[sighting]
     high = score >= as_score(c.score_high)
-    weak = (overlap >= c.min_overlap_low) & (rows[CONFIRMED][track] > 0) & (unseen_s[track] <= c.low_unseen_s + 1e-6)
-    keep = np.flatnonzero(high | weak)
+    trackable = (rows[CONFIRMED] > 0) & (waited_s <= c.low_unseen_s + 1e-6)
+    least = c.min_overlap * np.exp(unseen_s / -c.overlap_fade_s)
+    keep = np.flatnonzero(np.where(high, best >= least[track], (best >= c.min_overlap_low) & trackable[track]))
     if len(keep) < len(track):
-        track, sighting, overlap, tall = track[keep], sighting[keep], overlap[keep], tall[keep]
-        score, high = score[keep], high[keep]
-    upright = tall / (rows[3][track] + seen.box[3][sighting] - tall)
-    gain = overlap * upright**c.upright - c.score_weight * np.abs(rows[SCORE][track] - score)
+        track, sighting, score, high = track[keep], sighting[keep], score[keep], high[keep]
+        overlap, tall, last, last_tall = overlap[keep], tall[keep], last[keep], last_tall[keep]
+    gain = np.maximum(overlap * tall**c.upright, c.last_weight * last * last_tall**c.upright)
+    gain -= c.score_weight * np.abs(rows[SCORE][track] - score)
     if look is not None and seen.embedding is not None and c.appearance_weight:
         gain += c.appearance_weight * np.einsum("nd,nd->n", look[track], seen.embedding[sighting])
     return Pairs(track, sighting, overlap, 0.1 + np.maximum(gain, 0.0) + c.high_bonus * high)
+
+
+def overlap_of(a: F64, b: F64) -> tuple[F64, F64]:
+    """IoU [N] of boxes a, b [4,N], and IoU of their vertical extents alone."""
+    # overlap of two intervals = min(sum of halves - distance, the smaller interval), and at least 0
+    meet = np.minimum(0.5 * (a[2:] + b[2:]) - np.abs(a[:2] - b[:2]), np.minimum(a[2:], b[2:]))
+    np.maximum(meet, 0.0, out=meet)
+    shared = meet[0] * meet[1]
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared), meet[1] / (a[3] + b[3] - meet[1])
 
 
 def assign(pairs: Pairs, view: I64, tracks: int, sightings: int) -> tuple[I64, I64]:

@@ -25,33 +25,40 @@ class TrackerConfig:
     score_new: float = 0.7
 
     #: std of a detected centre, in box sizes. Raise: smoother, slower to turn. SORT, ByteTrack: 1/20.
-    measure_std: float = 0.05
+    measure_std: float = 0.06
     #: std of a detected width and height, in box sizes.
     measure_size_std: float = 0.05
     #: random walk of the centre, sizes per sqrt(s). ByteTrack's 1/20 a frame at 30 fps is 0.27.
-    drift_std: float = 0.2
+    drift_std: float = 0.18
     #: random acceleration, sizes per s^1.5. Raise: velocity follows faster and is less sure. ByteTrack's 1/160 is 1.03.
     accel_std: float = 1.03
     #: the same two for width and height.
-    size_drift_std: float = 0.27
+    size_drift_std: float = 0.11
     size_accel_std: float = 0.3
     #: what is known of a newborn's speed, sizes per second. Raise: its second detection moves it more. ByteTrack 1.9.
-    birth_rate_std: float = 1.9
+    birth_rate_std: float = 1.0
     #: rates fade with this time constant while nothing is seen. Raise: straighter, longer coasting.
-    coast_s: float = 0.6
+    coast_s: float = 1.7
 
     #: least IoU of a match. Raise: fewer wrong matches, more broken tracks. SORT 0.3, BoT-SORT 0.2.
-    min_overlap: float = 0.2
+    min_overlap: float = 0.25
+    #: the least IoU shrinks with this time constant since the last match: the longer the step, the farther one may be.
+    overlap_fade_s: float = 0.26
+    #: the box last seen counts beside the predicted one, at this weight (observation-centric recovery, OC-SORT): who
+    #: stops or turns is found where he was.
+    last_weight: float = 0.67
     #: the same for detections below ``score_high``: a weak detection must fit better. ByteTrack, BoT-SORT 0.5.
-    min_overlap_low: float = 0.45
+    min_overlap_low: float = 0.6
     #: a weak detection matches only a track that was unseen for no longer than this. ByteTrack: seen in the last frame.
-    low_unseen_s: float = 2.0
+    low_unseen_s: float = 0.2
     #: exponent of the overlap in height alone, which multiplies the IoU (Hybrid-SORT: 1). Raise: depth matters more.
     upright: float = 1.5
     #: penalty for a score unlike the track's last (Hybrid-SORT's confidence modelling). 0 switches it off.
-    score_weight: float = 0.7
+    score_weight: float = 1.0
+    #: time constant of the track's score. Raise: a longer memory of how well it is seen.
+    score_s: float = 0.11
     #: gain of a trusted detection over a weak one; at 2 the trusted always go first (ByteTrack's two stages).
-    high_bonus: float = 0.3
+    high_bonus: float = 0.19
     #: gain for appearance: weight of the cosine of the embeddings, where both sides have one.
     appearance_weight: float = 0.5
 
@@ -62,7 +69,7 @@ class TrackerConfig:
     #: a tentative track dies when unseen for longer than this. Raise: weak detectors confirm more, ghosts too.
     tentative_lost_s: float = 0.0
     #: a confirmed track is forgotten when unseen for longer than this. ByteTrack: 30 frames = 1 s.
-    lost_s: float = 1.0
+    lost_s: float = 1.08
     #: no track starts on a box that overlaps a matched track's more than this (track-aware start, TrackTrack).
     birth_overlap: float = 0.7
 
@@ -87,6 +94,15 @@ class TrackerConfig:
                 "TrackerConfig: needs score_low <= score_high, score_new <= 1, "
                 f"got {self.score_low}, {self.score_high}, {self.score_new}"
             )
-        for name in ("measure_std", "measure_size_std", "birth_rate_std", "coast_s", "min_overlap", "max_detections"):
+        for name in (
+            "measure_std",
+            "measure_size_std",
+            "birth_rate_std",
+            "coast_s",
+            "min_overlap",
+            "overlap_fade_s",
+            "score_s",
+            "max_detections",
+        ):
             if getattr(self, name) == 0:
                 raise ValueError(f"TrackerConfig.{name}: needs to be above 0, got 0")

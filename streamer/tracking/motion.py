@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from vedette.streamer.tracking.config import TrackerConfig
-from vedette.streamer.tracking.rows import BOX, F64, P_BOX, P_CROSS, P_RATE, RATE
+from vedette.streamer.tracking.rows import BOX, F64, P_BOX, P_CROSS, P_RATE, RATE, SEEN_BOX
 
 
 class Motion:
@@ -57,11 +57,13 @@ class Motion:
         c *= k0
         p *= k0
         np.maximum(rows[2:4], 1e-6, out=rows[2:4])
+        rows[SEEN_BOX] = box
 
     def begin(self, rows: F64, box: F64) -> None:
         """Write the state of tracks that were just born from ``box`` [4,N] into ``rows``."""
         square = square_of(box)
         rows[BOX] = box
+        rows[SEEN_BOX] = box
         rows[P_BOX] = self._measure * square
         rows[P_RATE] = self._birth * square
 

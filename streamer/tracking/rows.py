@@ -21,10 +21,11 @@ RATE: Final = slice(4, 8)
 P_BOX: Final = slice(8, 12)
 P_CROSS: Final = slice(12, 16)
 P_RATE: Final = slice(16, 20)
-#: when a detection was last matched, and when the first was
+#: the detection that was last matched, as it was; when; and when the first was
+SEEN_BOX: Final = slice(30, 34)
 SEEN_S: Final = 20
 BORN_S: Final = 21
-#: score of the last matched detection
+#: smoothed score of the matched detections
 SCORE: Final = 22
 HITS: Final = 23
 CONFIRMED: Final = 24
@@ -35,7 +36,7 @@ GROUP: Final = 28
 #: row of the current frame's Detections, -1 when coasting
 DETECTION: Final = 29
 #: score-weighted votes, one row a label
-VOTES: Final = 30
+VOTES: Final = 34
 
 
 def empty_rows(labels: int) -> F64:

@@ -137,7 +137,6 @@ class Subscription:
         self._closed = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sub = self._connect(zmq.SUB, endpoint)
-        self._sub.setsockopt(zmq.RCVHWM, WAITING)
         self._sub.subscribe(f"alert.{camera}." if camera else "alert.")
         self._sub.subscribe("status.hub")
         self._asker: zmq.Socket[bytes] | None = None
@@ -147,6 +146,7 @@ class Subscription:
     def _connect(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, WAITING)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_JSON * 2 if kind == zmq.SUB else MAX_REPLY)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import zmq
@@ -64,12 +65,14 @@ class EventLink:
         self.capacity, self.picture_bytes = capacity, picture_bytes
         self.counters: Counter[str] = Counter(acked=0, lost=0, pictures_lost=0, resent=0, malformed=0, refused=0)
         self.hub_boot: str | None = None
+        #: called with (id, rev) when the hub says that an event is committed
+        self.on_ack: Callable[[Key], object] | None = None
         self._waiting: OrderedDict[Key, _Waiting] = OrderedDict()
         self._unsent: deque[Key] = deque()
         self._held_bytes = 0
         self._next_hello_s = 0.0
         self._heard_s = float("-inf")
-        self._progress_s = float("-inf")
+        self._progress_s = 0.0
         self.socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self.socket.setsockopt(zmq.IDENTITY, producer.encode())
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -110,6 +113,8 @@ class EventLink:
         if jpeg and (len(jpeg) > MAX_JPEG or self._held_bytes + len(jpeg) > self.picture_bytes):
             self.counters["pictures_lost"] += 1
             jpeg = b""
+        if not self._waiting:
+            self._progress_s = time.monotonic()
         self._held_bytes += len(jpeg)
         self._waiting[key] = _Waiting(raw, jpeg, event.phase == "update")
         self._unsent.append(key)
@@ -197,14 +202,20 @@ class EventLink:
             if kind == b"hello":
                 self._meet(str(message["boot"]), now_s)
             elif kind in (b"ack", b"refuse"):
-                if self._forget((str(message["id"]), int(message["rev"]))):
-                    self.counters["acked" if kind == b"ack" else "refused"] += 1
+                self._settle((str(message["id"]), int(message["rev"])), committed=kind == b"ack")
                 self._progress_s = now_s
                 if kind == b"refuse":
                     log.error("the hub refused event %s rev %s: %s", *(message.get(k) for k in ("id", "rev", "why")))
         except (WireError, KeyError, TypeError, ValueError):
             self.counters["malformed"] += 1
         return True
+
+    def _settle(self, key: Key, *, committed: bool) -> None:
+        if not self._forget(key):
+            return
+        self.counters["acked" if committed else "refused"] += 1
+        if committed and self.on_ack is not None:
+            self.on_ack(key)
 
     def _meet(self, boot: str, now_s: float) -> None:
         if boot == self.hub_boot:

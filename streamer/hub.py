@@ -23,7 +23,6 @@ from vedette.streamer.committer import Arrival, Committer, Greeting
 from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.endpoint import bind
 from vedette.streamer.errors import StoreError, WireError
-from vedette.streamer.http import HttpServer
 from vedette.streamer.hubstate import HubState
 from vedette.streamer.outbox import Outbox, Outcome
 from vedette.streamer.publisher import Publisher
@@ -53,7 +52,7 @@ SLOW_DISK_S = 30.0
 #: Seconds between tries to commit what is held.
 RETRY_S = 0.5
 #: At the end: how long the events link must be quiet, and how long that may take.
-QUIET_S, LAST_CALL_S = 0.1, 0.7
+QUIET_S, LAST_CALL_S = 0.1, 0.6
 
 
 def lock_store(store: Path, *, wait_s: float = LOCK_WAIT_S) -> IO[str]:
@@ -118,6 +117,8 @@ class Hub:
             closing(self.state.sinks[-1].stop)
         self.state.on_commit.append(self._wake_sinks)
         if life.config.http.listen:
+            from vedette.streamer.http import HttpServer  # half of the start-up time, for those who want it
+
             http = HttpServer(life.config.http.listen, self.state, store)
             closing(http.stop)
             self.state.http = http.address
@@ -280,6 +281,8 @@ class Hub:
             self._retry_s = 0.0
             self._commit()
             self._events.poll(50)
+        for sink in self.state.sinks:
+            sink.ask_to_stop()
         if self._committer.held:
             log.error("stopped with %d events that the disk did not take", self._committer.held)
 

@@ -28,6 +28,8 @@ log = logging.getLogger("vedette.outbox")
 DATABASE = "alerts.db"
 #: Version of the tables below.
 LAYOUT = 1
+#: Dead lives of producers that are remembered, so that what still arrives of them does not stay open.
+MOST_RETIRED = 256
 #: A total latency beyond this says that two clocks were compared, not that an alert took so long.
 MAX_TOTAL_MS = 24 * 3600 * 1000.0
 
@@ -121,6 +123,7 @@ class Outbox:
         self.site = site
         self.last_seq = 0
         self.camera_seq: dict[str, int] = {}
+        self._retired: dict[tuple[str, str], None] = {}
         self._open()
 
     def _open(self) -> None:
@@ -218,6 +221,13 @@ class Outbox:
         self._follow(event)
         self.last_seq = self.camera_seq[event.camera] = seq
         outcome.stored.append(Stored(seq, event.camera, event.kind, event.id, event.rev, body))
+        if event.phase != "end" and (event.producer, event.boot) in self._retired:
+            self._interrupt(event, outcome, wall_s, mono_ns)  # a dead life's last words came after its heir's hello
+
+    def _interrupt(self, event: Event, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
+        end = interrupted(event, mono_ns=mono_ns, wall_s=wall_s)
+        self._insert(Draft(end, timed=False), outcome, wall_s, mono_ns)
+        outcome.interrupted += 1
 
     def _follow(self, event: Event) -> None:
         """Remember the incident while it is open."""
@@ -230,14 +240,17 @@ class Outbox:
             self._db.execute("INSERT OR REPLACE INTO incidents VALUES (?,?,?,?)", row)
 
     def _begin_boot(self, boot: Boot, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
+        before = self.boot_of(boot.producer)
+        if before is not None and before != boot.boot:
+            self._retired[boot.producer, before] = None
+            if len(self._retired) > MOST_RETIRED:
+                del self._retired[next(iter(self._retired))]
         self._db.execute("INSERT OR REPLACE INTO producers VALUES (?,?)", (boot.producer, boot.boot))
         left_open = self._db.execute(
             "SELECT event FROM incidents WHERE producer=? AND boot<>? ORDER BY id", (boot.producer, boot.boot)
         ).fetchall()
         for (raw,) in left_open:
-            event = interrupted(_EVENT.validate_json(raw), mono_ns=mono_ns, wall_s=wall_s)
-            self._insert(Draft(event, timed=False), outcome, wall_s, mono_ns)
-            outcome.interrupted += 1
+            self._interrupt(_EVENT.validate_json(raw), outcome, wall_s, mono_ns)
 
     def boot_of(self, producer: str) -> str | None:
         """The boot in which the producer was last seen."""

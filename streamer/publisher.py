@@ -20,7 +20,7 @@ class Publisher:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, waiting: int = WAITING) -> None:
         self._socket = context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, waiting)
-        self._socket.setsockopt(zmq.LINGER, 500)
+        self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.MAXMSGSIZE, 4096)  # subscribers send nothing but subscriptions
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
@@ -43,5 +43,5 @@ class Publisher:
         self.published += 1
 
     def close(self) -> None:
-        """Give what was sent half a second to leave."""
+        """Give what was sent a moment to leave."""
         self._socket.close()

@@ -1,4 +1,4 @@
-"""The routes. Read only, JSON, every parameter checked; `authorise` is the one place that may say no.
+"""The routes. Read only, JSON, every parameter checked.
 
 ``/healthz`` ``/readyz`` ``/metrics`` ``/api/v1/processes`` ``/api/v1/cameras``
 ``/api/v1/alerts?from=&limit=&camera=`` ``/api/v1/alerts/{seq}`` ``/api/v1/alerts/{seq}/snapshot``
@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -110,15 +109,14 @@ class Api:
         if self._bell.listeners >= MOST_CLIENTS:
             raise HTTPException(503, f"{MOST_CLIENTS} clients are connected already")
         camera = _camera(request)
-        rung = self._bell.join()
-        source = stream_events(self._reader, self._bell, rung, None if since < 0 else since, camera)
-        body = self._leaving(source, rung)
+        body = self._listen(None if since < 0 else since, camera)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
-    async def _leaving(self, source: AsyncIterator[bytes], rung: asyncio.Event) -> AsyncIterator[bytes]:
+    async def _listen(self, since: int | None, camera: str | None) -> AsyncIterator[bytes]:
+        rung = self._bell.join()
         try:
-            async for part in source:
+            async for part in stream_events(self._reader, self._bell, rung, since, camera):
                 yield part
         finally:
             self._bell.leave(rung)

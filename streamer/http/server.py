@@ -86,7 +86,7 @@ class HttpServer:
         except Exception:  # the hub goes on without its web server; /healthz then says so by silence
             log.exception("the HTTP server ended")
 
-    def stop(self, timeout_s: float = 1.5) -> None:
+    def stop(self, timeout_s: float = 0.6) -> None:
         """End every stream, then the server."""
         self._bell.stop()
         self._server.should_exit = True

@@ -68,10 +68,14 @@ class SinkRunner:
             "error": self.error or None,
         }
 
-    def stop(self, timeout_s: float = 1.0) -> None:
-        """Stop after the delivery under way; what it does not finish in time is delivered again."""
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting for it."""
         self._stopping.set()
         self._wake.set()
+
+    def stop(self, timeout_s: float = 0.3) -> None:
+        """Stop after the delivery under way; what it does not finish in time is delivered again."""
+        self.ask_to_stop()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:

@@ -25,6 +25,7 @@ from vedette.streamer.bench._hub import numbered_event
 from vedette.streamer.eventlink import EventLink
 endpoint, boot, first, last, pause_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
 link = EventLink(endpoint, "infer", boot)
+link.on_ack = lambda key: print("acked", key[0], flush=True)
 cameras = ("dock", "gate", "yard")
 for number in range(first, last + 1):
     event = numbered_event(number, camera=cameras[number % 3], boot=boot, phase="start" if number % 5 == 0 else "end")
@@ -149,13 +150,19 @@ def test_killing_the_producer_loses_only_what_was_not_acknowledged(hub: HubProce
     subscriber has exactly what was committed."""
     listener = Listener(hub)
     first = 1
+    acknowledged: list[str] = []
     for life in range(5):
         producer = produce(hub, f"boot-{life}", first, first + 10_000)
-        wait_sent(producer, first + 300)
-        producer.kill()
-        producer.wait()
         assert producer.stdout is not None
+        told: list[str] = []
+        while len(told) < 200:
+            word, what = producer.stdout.readline().split()[:2]
+            told += [what] * (word == "acked")
+        producer.kill()
+        told += [line.split()[1] for line in producer.stdout.read().splitlines()[:-1] if line.startswith("acked")]
+        producer.wait()
         producer.stdout.close()
+        acknowledged += told
         first += 20_000
     assert finish(produce(hub, "boot-last", first, first))[:2] == ["drained", "True"]
     reader = OutboxReader(hub.store)
@@ -163,6 +170,7 @@ def test_killing_the_producer_loses_only_what_was_not_acknowledged(hub: HubProce
     reader.close()
     stored = committed(hub.store)
     check_exactly(listener.stop(), stored)
+    assert set(acknowledged) <= {a["id"] for a in stored}
     opened = {a["id"]: a for a in stored if a["phase"] == "start"}
     ended = {a["id"]: a for a in stored if a["explain"].get("reason") == "interrupted"}
     last_life = {i for i, a in opened.items() if "boot-last" in a["track_ids"][0]}

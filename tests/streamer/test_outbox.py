@@ -102,6 +102,16 @@ def test_a_new_boot_ends_what_the_old_one_left_open(outbox: Outbox) -> None:
     assert outbox.commit([Boot("infer", "c")]).stored == []
 
 
+def test_the_last_words_of_a_dead_life_do_not_stay_open(outbox: Outbox) -> None:
+    """An event of an earlier boot that arrives after the new hello is an alert, and is ended at once."""
+    outbox.commit([Boot("infer", "a"), Boot("infer", "b")])
+    stored = outbox.commit(
+        [Draft(numbered_event(1, phase="start", boot="a")), Draft(numbered_event(2, boot="a"))]
+    ).stored
+    assert [(s.id, s.rev) for s in stored] == [("e1", 0), ("e1", 1), ("e2", 0)]
+    assert json.loads(stored[1].body)["explain"]["reason"] == "interrupted"
+
+
 def test_a_late_clip_does_not_open_an_incident_again(outbox: Outbox) -> None:
     """An update after the end (a clip that was finished later) is an alert, but nothing is left to interrupt."""
     phases = [("start", 0), ("end", 1), ("update", 2)]

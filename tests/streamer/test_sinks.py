@@ -337,6 +337,24 @@ def test_a_dead_sink_harms_no_other(tmp_path: Path, receiver: Receiver) -> None:
     assert json.loads((tmp_path / "store" / "sinks" / "dead.json").read_text())["seq"] == 0
 
 
+def test_a_sink_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """SIGTERM while a webhook waits for an answer that never comes: the hub ends well within its two seconds."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        sinks = [{"kind": "webhook", "name": f"s{i}", "url": url, "timeout": 30} for i in range(3)]
+        with (
+            HubProcess(tmp_path / "store", alerts={"sinks": sinks}) as hub,
+            EventLink(hub.events, "infer", "b") as link,
+        ):
+            link.send(numbered_event(1))
+            assert link.drain(10)
+            began = time.monotonic()
+            assert hub.stop() == 0
+            assert time.monotonic() - began < 3
+
+
 # mqtt
 
 

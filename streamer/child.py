@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -48,10 +48,13 @@ class Child:
         self._outgoing = b""
 
     @classmethod
-    def spawn(cls, setup: Setup, now_s: float, environment: Mapping[str, str] | None = None) -> Child:
+    def spawn(
+        cls, setup: Setup, now_s: float, environment: Mapping[str, str] | None = None, hidden: Collection[str] = ()
+    ) -> Child:
         """Start a fresh interpreter that runs ``setup.role``; heartbeat_fd and parent_pid are filled in here.
 
-        environment: variables added to the child's own.
+        environment: variables added to the child's own. hidden: secrets; variables that hold one are left out, for the
+        child gets what it needs by its setup.
         """
         reader, writer = os.pipe()
         try:
@@ -61,7 +64,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=2,  # standard output belongs to the command that runs us
                 pass_fds=(writer,),
-                env={**{k: v for k, v in os.environ.items() if k not in _OURS}, **(environment or {})},
+                env={**_inherited(hidden), **(environment or {})},
                 process_group=0,  # Ctrl-C is the supervisor's to hear
             )
         except OSError:
@@ -121,6 +124,10 @@ class Child:
         self.beat = beat
         self.last_beat_s = now_s
         self.deadline_s = min(deadline_s, MAX_DEADLINE_S)
+
+    def forgive(self, pause_s: float) -> None:
+        """Do not count a pause in which the supervisor did not run either."""
+        self.last_beat_s += pause_s
 
     def silent_for(self, now_s: float) -> float:
         """Seconds since its last beat (or birth)."""
@@ -186,6 +193,10 @@ class Child:
         os.close(self.beat_fd)
         self.beat_fd = -1
         return status
+
+
+def _inherited(hidden: Collection[str]) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k not in _OURS and not any(s in v for s in hidden if len(s) >= 3)}
 
 
 def _refuse(constant: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,13 @@ class Post:
     restarts are used up and it waits.
     """
 
-    def __init__(self, setup: Setup, backoff: Backoff, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        backoff: Backoff,
+        environment: Mapping[str, str] | None = None,
+        hidden: Collection[str] = (),
+    ) -> None:
         self.setup = setup
         self.child: Child | None = None
         self.restarts = 0
@@ -56,6 +62,8 @@ class Post:
         self.last_error: str | None = None
         self._backoff = backoff
         self._environment = environment
+        self._hidden = hidden
+        self._malformed = 0
         self._lives = 0
         self._ring: Path | None = None
         self._kill_s: float | None = None
@@ -90,10 +98,23 @@ class Post:
         """Ask for a child, now."""
         self.due_s = now_s
 
-    def tick(self, now_s: float) -> Death | None:
-        """Start, hear, kill or bury, as it is time for; the death when its child's life ended."""
+    @property
+    def starting(self) -> bool:
+        """Whether its child still loads its code."""
+        return self.child is not None and self.child.state == "starting"
+
+    @property
+    def malformed(self) -> int:
+        """Beats that were none, over all its lives."""
+        return self._malformed + (self.child.malformed if self.child else 0)
+
+    def tick(self, now_s: float, *, may_start: bool = True) -> Death | None:
+        """Start, hear, kill or bury, as it is time for; the death when its child's life ended.
+
+        may_start: false while so many others start that one more would only slow them all down.
+        """
         if self.child is None:
-            if self.due_s is not None and now_s >= self.due_s:
+            if self.due_s is not None and now_s >= self.due_s and may_start:
                 self._start(now_s)
             return None
         self.child.listen(now_s)
@@ -118,7 +139,7 @@ class Post:
         try:
             if setup.role == "capture":
                 setup = replace(setup, ring=self._make_ring(setup))
-            self.child = Child.spawn(setup, now_s, self._environment)
+            self.child = Child.spawn(setup, now_s, self._environment, self._hidden)
         except OSError as error:
             self._drop_ring()
             self.last_error = f"cannot start: {error}"
@@ -146,6 +167,7 @@ class Post:
         assert child is not None
         status = child.close()
         self._drop_ring()
+        self._malformed += child.malformed
         self.child = None
         wanted = self._kill_s is not None
         interval_s = child.beat.get("interval_s")

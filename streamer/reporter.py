@@ -20,8 +20,6 @@ REPORT_S = 1.0
 STATUS_SCHEMA = "vedette.status/1"
 PRODUCER = "supervisor"
 SEVERITY: dict[str, Severity] = {"camera_offline": "critical", "camera_frozen": "critical", "camera_back": "info"}
-#: What a capture process reports that everyone may know, with what it is before the first report.
-_GAUGES: dict[str, Any] = {"epoch": 0, "fps": 0.0, "drops": {}, "reconnects": 0}
 
 
 class Reporter:
@@ -37,37 +35,46 @@ class Reporter:
         self._next_report_s = float("-inf")
 
     def follow(self, config: Config, now_s: float) -> None:
-        """Watch the cameras of ``config``: new ones from now on, removed ones are closed, patience is updated."""
+        """Watch the cameras of ``config``: removed ones are closed, patience is updated."""
         self._config = config
         for name in [name for name in self._health if name not in config.cameras]:
             self._raise(name, self._health.pop(name).close("removed"), now_s)
-        for name, camera in config.cameras.items():
-            health = self._health.setdefault(name, CameraHealth(camera.offline_after, now_s))
-            health.offline_after_s = camera.offline_after
+        for name, health in self._health.items():
+            health.offline_after_s = config.cameras[name].offline_after
 
     def tick(self, posts: list[Post], now_s: float) -> None:
         """Judge every camera, and once a second report; the link is worked either way."""
         for post in posts:
-            health = self._health.get(post.name) if post.camera else None
-            if health is not None:
-                self._raise(post.name, health.update(sight_of(post), now_s), now_s)
+            if post.camera in self._config.cameras:
+                self._judge(post, now_s)
         self.link.work()
         if now_s >= self._next_report_s:
             self._next_report_s = now_s + REPORT_S
             self._report(posts, now_s)
 
+    def _judge(self, post: Post, now_s: float) -> None:
+        health = self._health.get(post.name)
+        if health is None:
+            if not (post.up or post.restarts or post.dying or post.ended):
+                return  # its process still loads: that is our slowness, not an outage of the camera
+            camera = self._config.cameras[post.name]
+            health = self._health[post.name] = CameraHealth(camera.offline_after, now_s)
+        self._raise(post.name, health.update(sight_of(post), now_s), now_s)
+
     def status_of(self, post: Post) -> dict[str, Any]:
         """The public ``status.<camera>`` message."""
         health = self._health.get(post.name)
         beat = post.child.beat if post.child else {}
-        gauges = {key: beat.get(key, default) for key, default in _GAUGES.items()}
         error = beat.get("last_error") or post.last_error
         return {
             "schema": STATUS_SCHEMA,
             "camera": post.name,
             "time": rfc3339(time.time()),
             "state": "offline" if health is not None and health.offline else post.state,
-            **gauges,
+            "epoch": _number(beat.get("epoch")),
+            "fps": _number(beat.get("fps")),
+            "drops": _counts(beat.get("drops")),
+            "reconnects": _number(beat.get("reconnects")),
             "last_error": redact(str(error))[:500] if error else None,
         }
 
@@ -87,6 +94,7 @@ class Reporter:
         self.telemetry.close()
 
     def _report(self, posts: list[Post], now_s: float) -> None:
+        self.counters["malformed_beats"] = sum(post.malformed for post in posts)
         rows = [post.row(now_s) for post in posts]
         if len(encode({"processes": rows})) > MAX_JSON // 2:
             rows = [{**row, "beat": {}} for row in rows]  # one talkative child must not cost everybody the table
@@ -115,6 +123,17 @@ class Reporter:
             wall_s=time.time(),
             explain=incident.explain,
         )
+
+
+def _number(value: object) -> int | float:
+    """The number, or 0: what a capture process says goes out to everyone, and it decodes what strangers send."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 else 0
+
+
+def _counts(value: object) -> dict[str, int | float]:
+    """Counts by short reasons, at most 32 of them."""
+    items = list(value.items())[:32] if isinstance(value, dict) else []
+    return {str(key)[:64]: _number(count) for key, count in items}
 
 
 def sight_of(post: Post) -> Sight:

@@ -32,6 +32,8 @@ log = logging.getLogger("vedette.supervisor")
 
 #: The loop moves at least this often, seconds.
 TICK_S = 0.1
+#: A turn that took longer than this means that the supervisor itself was not running.
+PAUSE_S = 1.0
 #: What each group may take to stop before it is killed, seconds; together with slack they stay below 8 s.
 STOP_ORDER = (("capture", 2.0), ("infer", 2.5), ("hub", 2.0))
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -72,6 +74,9 @@ class Supervisor:
         self._random = Random(uuid.uuid4().int)
         self._reporter = Reporter(self.config, str(run_dir), uuid.uuid4().hex[:12])
         self._input_hw = self.config.engine.input_hw
+        # starting is mostly computing: more at once than cores only makes everyone late
+        self._most_starting = max(2, len(os.sched_getaffinity(0)))
+        self._ticked_s: float | None = None
         self._ready = False
         self._fatal: tuple[int, str] | None = None
         self._stop_signals = 0
@@ -104,8 +109,9 @@ class Supervisor:
             self._add(role, role, now_s)
 
     def _tick(self, now_s: float) -> None:
+        self._forgive_pause(now_s)
         for post in list(self.posts):
-            death = post.tick(now_s)
+            death = post.tick(now_s, may_start=sum(p.starting for p in self.posts) < self._most_starting)
             if death is not None:
                 self._mourn(post, death)
         if not self._ready and all(post.up for post in self.posts):
@@ -131,7 +137,8 @@ class Supervisor:
 
     def _resize(self, now_s: float) -> None:
         """Give the captures the picture size that infer says it wants."""
-        told = next((p.child.beat.get("input_hw") for p in self.posts if p.name == "infer" and p.child), None)
+        infer = self._post("infer", camera=False)
+        told = infer.child.beat.get("input_hw") if infer is not None and infer.child is not None else None
         if not (isinstance(told, list) and len(told) == 2 and all(isinstance(x, int) and 0 < x <= 8192 for x in told)):
             return
         if tuple(told) != self._input_hw:
@@ -139,6 +146,16 @@ class Supervisor:
             for post in self.posts:
                 if post.camera:
                     post.replace(self._setup("capture", post.name), now_s)
+
+    def _forgive_pause(self, now_s: float) -> None:
+        """A machine that slept, or a container that was paused, must not look like children that hang."""
+        pause_s = 0.0 if self._ticked_s is None else now_s - self._ticked_s
+        self._ticked_s = now_s
+        if pause_s > PAUSE_S:
+            log.warning("did not run for %.1f s; nobody's silence counts for that time", pause_s)
+            for post in self.posts:
+                if post.child is not None:
+                    post.child.forgive(pause_s)
 
     def _mourn(self, post: Post, death: Death) -> None:
         if post.camera and death.wanted and post.name not in self.config.cameras:
@@ -172,13 +189,15 @@ class Supervisor:
 
     def _add(self, role: str, name: str, now_s: float) -> None:
         backoff = Backoff(CAMERA if role == "capture" else ESSENTIAL, self._random)
-        post = Post(self._setup(role, name), backoff, self._environment)
+        post = Post(self._setup(role, name), backoff, self._environment, self._secrets)
         post.man(now_s)
         self.posts.append(post)
-        post.tick(now_s)
 
     def _setup(self, role: str, name: str) -> Setup:
-        config = capture_view(self.config, name) if role == "capture" else self.config
+        config, secrets = self.config, self._secrets
+        if role == "capture":
+            config = capture_view(config, name)
+            secrets = tuple(secret for secret in secrets if secret in config.cameras[name].source)
         return Setup(
             role=role,
             name=name,
@@ -188,7 +207,7 @@ class Supervisor:
             heartbeat_fd=-1,
             parent_pid=os.getpid(),
             input_hw=self._input_hw,
-            secrets=self._secrets,
+            secrets=secrets,
             target=self._targets.get(role),
         )
 

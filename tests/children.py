@@ -85,6 +85,7 @@ def tells(life: Life) -> None:
             "comm": Path("/proc/self/comm").read_text().strip(),
             "group": os.getpgrp(),
             "environment": [name for name in os.environ if name.startswith(("NOTIFY_", "WATCHDOG_"))],
+            "names": list(os.environ),
             "umask": umask,
             "cwd_imported": os.getcwd() in sys.path or "" in sys.path,
         },

@@ -6,16 +6,19 @@ Exit 0 stopped cleanly, 1 something had to be killed, 2 wrong configuration, 3 n
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from vedette.streamer.config import Loaded, load_config
 from vedette.streamer.environment import environment_faults, store_faults
-from vedette.streamer.errors import ConfigError
+from vedette.streamer.errors import ConfigError, VedetteError
 from vedette.streamer.log import setup_logging
 from vedette.streamer.rundir import make_run_dir, remove_run_dir, run_dir_for
 from vedette.streamer.store_lock import StoreLock
 from vedette.streamer.supervisor import Supervisor
+
+log = logging.getLogger("vedette.supervisor")
 
 #: How long the ports of a predecessor that was just killed may take to become free, seconds.
 PATIENCE_S = 3.0
@@ -30,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, then run until SIGTERM or SIGINT; SIGHUP reloads the file."""
     setup_logging(args.log)
-    return run_daemon(load_config(args.config), args.config)
+    try:
+        return run_daemon(load_config(args.config), args.config)
+    except VedetteError:
+        raise
+    except Exception:
+        log.critical("a bug ended the daemon", exc_info=True)  # through the redacting log, unlike a bare traceback
+        return 1
 
 
 def run_daemon(loaded: Loaded, path: Path, targets: Mapping[str, str] | None = None) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
+import pytest
 
-from tests.supervised import Daemon, ServiceManager
+from tests.supervised import PATIENCE_S, Daemon, ServiceManager
 
 TWO = "{a: {source: /steady}, b: {source: /steady}}"
 UP = {"hub": "serving", "infer": "idle", "a": "streaming", "b": "streaming"}
@@ -52,6 +54,25 @@ def test_a_silent_child_is_killed_and_replaced(tmp_path: Path) -> None:
         assert after["infer"]["pid"] != before["infer"]["pid"]
         assert "hung: silent" in after["infer"]["last_error"]
         daemon.stop()
+
+
+@pytest.mark.slow
+def test_a_machine_that_slept_kills_nobody(tmp_path: Path) -> None:
+    """Supervisor and children stopped together for longer than their patience (docker pause): all go on, same pids."""
+    with Daemon(tmp_path, "{a: {source: /steady}}") as daemon:
+        before = daemon.until_states(hub="serving", infer="idle", a="streaming")
+        everybody = [*daemon.descendants(), psutil.Process(daemon.process.pid if daemon.process else 0)]
+        for process in reversed(everybody):  # the supervisor first, so that it sees no silence meanwhile
+            process.suspend()
+        time.sleep(PATIENCE_S + 0.5)  # the fault itself: time in which nobody runs
+        for process in reversed(everybody):  # and it is the first to look
+            process.resume()
+        daemon.until(lambda: any("did not run for" in line for line in daemon.log()))
+        reports = len(daemon.told("process"))
+        daemon.until(lambda: len(daemon.told("process")) > reports + 2)
+        after = daemon.until_states(hub="serving", infer="idle", a="streaming")
+        assert {name: row["pid"] for name, row in after.items()} == {name: row["pid"] for name, row in before.items()}
+        assert daemon.stop() == 0
 
 
 def test_a_camera_that_keeps_crashing_waits_and_is_told_offline(tmp_path: Path) -> None:

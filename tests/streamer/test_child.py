@@ -24,7 +24,7 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Starts a child that runs a function of ``tests/children.py``; all are dead and closed afterwards."""
     started: list[Child] = []
 
-    def start(role: str, **fields: Any) -> Child:
+    def start(role: str, hidden: tuple[str, ...] = (), **fields: Any) -> Child:
         config = Config.model_validate({"version": 1, "cameras": {}})
         setup = Setup(
             role="hub",
@@ -37,7 +37,7 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Child]]:
             target=f"children:{role}",
             **fields,
         )
-        started.append(Child.spawn(setup, time.monotonic(), ENVIRONMENT))
+        started.append(Child.spawn(setup, time.monotonic(), ENVIRONMENT, hidden))
         return started[-1]
 
     yield start
@@ -163,6 +163,19 @@ def test_a_child_is_confined(spawn: Callable[..., Child], monkeypatch: pytest.Mo
     assert told["environment"] == []
     assert told["umask"] == 0o027
     assert told["cwd_imported"] is False
+
+
+def test_secrets_do_not_travel_in_the_environment(spawn: Callable[..., Child], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that decodes what strangers send must not find another camera's password in its environment."""
+    monkeypatch.setenv("DOCK_PASSWORD", "hunter2hunter2")
+    monkeypatch.setenv("DOCK_URL", "rtsp://me:hunter2hunter2@h/x")
+    monkeypatch.setenv("NOTIFY_HARMLESS", "x")
+    told = until(child := spawn("tells"), lambda: child.beat.get("told"))
+    assert {"DOCK_PASSWORD", "DOCK_URL"} <= set(told["names"])
+    hidden = spawn("tells", hidden=("hunter2hunter2",))
+    told = until(hidden, lambda: hidden.beat.get("told"))
+    assert not {"DOCK_PASSWORD", "DOCK_URL"} & set(told["names"])
+    assert "PYTHONPATH" in told["names"]
 
 
 def test_exit_statuses_have_words() -> None:

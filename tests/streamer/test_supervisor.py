@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.supervised import Daemon, ServiceManager
 
 
@@ -121,6 +123,7 @@ def test_a_child_that_does_not_stop_is_killed_and_told(tmp_path: Path) -> None:
         assert [line for line in daemon.log() if "did not stop cleanly" in line] == ["a: did not stop cleanly"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     """The second SIGINT kills what still lives at once."""
     with Daemon(tmp_path, "{a: {source: /stubborn}}") as daemon:

@@ -77,7 +77,8 @@ def temporal_profile(spec: TemporalSpec, most: int, usual: int | None = None) ->
 def build_plan(graph: bytes, profile: Profile, targets: Sequence[str] = TARGETS) -> bytes:
     """The serialised engine. EngineFault names the node or the input TensorRT could not take."""
     trt, flavour = load_tensorrt()
-    log = _logger(trt)
+    log = logger_of(trt)
+    log.lines = []
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -95,7 +96,7 @@ def build_plan(graph: bytes, profile: Profile, targets: Sequence[str] = TARGETS)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineFault(
-            f"build: TensorRT {trt.__version__} gave no plan, got {'; '.join(log.lines[-3:])}; see the last line"
+            f"build: TensorRT {trt.__version__} gave no plan, got {'; '.join(log.lines[-3:])}; use precision fp16, or flavour portable"
         )
     return bytes(plan)
 
@@ -110,19 +111,31 @@ def refuse_unused(log: Sequence[str], found: Sequence[str], wanted: Sequence[str
         )
 
 
-def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps warnings and worse; TensorRT says the important things only there."""
+_LOGGERS: dict[str, Any] = {}
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.lines: list[str] = []
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                self.lines.append(message)
+def logger_of(trt: Any) -> Any:
+    """The one logger of this process: TensorRT keeps the first it is given and ignores every other.
 
-    return Log()
+    ``lines`` are its warnings and errors, ``last`` the newest: TensorRT answers False or None and says why only there.
+    """
+    if trt.__name__ not in _LOGGERS:
+
+        class Log(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.lines: list[str] = []
+
+            @property
+            def last(self) -> str:
+                return self.lines[-1] if self.lines else "nothing in TensorRT's log"
+
+            def log(self, severity: Any, msg: str) -> None:
+                if severity <= trt.ILogger.WARNING:
+                    self.lines = [*self.lines[-99:], msg]
+
+        _LOGGERS[trt.__name__] = Log()
+    return _LOGGERS[trt.__name__]
 
 
 def _allow_decomposition(trt: Any, network: Any) -> None:

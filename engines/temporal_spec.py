@@ -109,9 +109,9 @@ class RiftConfig:
         return len(self.half_lives_s)
 
     @property
-    def fold_dim(self) -> int:
-        """Channels of a fold memory: unrotated key half, then the value."""
-        return self.d_head - self.rotary_dim + self.d_head
+    def fold_key(self) -> int:
+        """Channels of a fold's mean key: the unrotated half of a key."""
+        return self.d_head - self.rotary_dim
 
     @property
     def has_cross(self) -> bool:

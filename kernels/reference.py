@@ -98,21 +98,18 @@ def fold_weight(k: Array, direction: Array, rotary_dim: int) -> Array:
     return out
 
 
-def fold_update(mean: Array, total: Array, decay: Array, weight: Array, kv: Array) -> tuple[Array, Array]:
-    """Running weighted means of kv with exponentially fading weights, M time-scales (TeSTra's Laplace kernel, Zhao & Kraehenbuehl 2022).
+def fold_update(
+    keys: Array, values: Array, total: Array, decay: Array, weight: Array, k: Array, v: Array
+) -> tuple[Array, Array, Array]:
+    """Running weighted means with exponentially fading weights, M time-scales (TeSTra's Laplace kernel, Zhao & Kraehenbuehl 2022).
 
-    total <- decay * total + weight;  a = weight / total;  mean <- (1 - a) mean + a kv. Kept as a mean, not as a sum: it stays
-    in the range of its inputs for ever. mean [n,g,M,F], total [n,g,M,1], decay [n,M], weight [n,g,M], kv [n,g,F].
+    total <- decay * total + weight;  a = weight / total;  keys <- (1 - a) keys + a k;  values likewise. Kept as means, not as sums:
+    they stay in the range of their inputs for ever. keys [n,g,M,r'], values [n,g,M,d_h], total [n,g,M,1], decay [n,M],
+    weight [n,g,M], k [n,g,r'], v [n,g,d_h].
     """
     total = total * decay[:, None, :, None] + weight[..., None]
     share = weight[..., None] / np.maximum(total, FOLD_FLOOR)
-    return (1.0 - share) * mean + share * kv[:, :, None], total
-
-
-def fold_read(q: Array, mean: Array, rotary_dim: int) -> Array:
-    """Attention of q [n,h,d_h] over the M folds [n,g,M,F] -> [n,h,d_h]; an empty memory answers 0."""
-    key_dim = q.shape[-1] - rotary_dim
-    return ring_attend(q[..., rotary_dim:], mean[..., :key_dim], mean[..., key_dim:])
+    return (1.0 - share) * keys + share * k[:, :, None], (1.0 - share) * values + share * v[:, :, None], total
 
 
 def ring_attention_step(
@@ -208,9 +205,10 @@ def _temporal(
     if shape.folds:
         direction = w["fold_direction"] / np.linalg.norm(w["fold_direction"], axis=-1, keepdims=True)
         weight = fold_weight(k, direction, rot) * inputs["we"][:, None, None]
-        kv = np.concatenate((k[..., rot:], v), -1)
-        new[f"M{i}"], new[f"D{i}"] = fold_update(state[f"M{i}"], state[f"D{i}"], inputs["dec"], weight, kv)
-        a = a + np.tanh(w["fold_gate"])[:, None] * fold_read(q, new[f"M{i}"], rot)
+        old = (state[f"MK{i}"], state[f"MV{i}"], state[f"D{i}"])
+        folds = fold_update(*old, inputs["dec"], weight, k[..., rot:] * live[rot:], v)
+        new[f"MK{i}"], new[f"MV{i}"], new[f"D{i}"] = folds
+        a = a + np.tanh(w["fold_gate"])[:, None] * ring_attend(q[..., rot:], folds[0], folds[1])
     out: Array = a.reshape(len(a), -1) @ w["out.weight"].T + w["out.bias"]
     return out
 

@@ -123,10 +123,9 @@ class RIFT(nn.Module):
             a = a.permute(0, 3, 1, 2, 4)
             a = torch.where(visible.any(-1).transpose(1, 2)[..., None, None], a, v.new_zeros(()))
             if config.folds:
-                memory = fold_offline(
-                    layer.fold_logit(k), layer.fold_input(k, v), clip.present, clip.time_s, config.half_lives_s
-                )
-                a = a + layer.fold_read(q, memory)
+                kv = torch.cat((layer.fold_key(k), v), -1)
+                mean = fold_offline(layer.fold_logit(k), kv, clip.present, clip.time_s, config.half_lives_s)
+                a = a + layer.fold_read(q, *mean.split((config.fold_key, config.d_head), -1))
             x = x + layer.out(a.flatten(-2))
             if config.has_cross:
                 x = x + layer.cross(x.flatten(0, 1), context, mask).unflatten(0, (cameras, frames))
@@ -134,7 +133,7 @@ class RIFT(nn.Module):
         return self.heads(self.norm(x))
 
     def init_state(self, cameras: int, dtype: torch.dtype = torch.float32) -> State:
-        """Empty memory for that many cameras: K{i}, V{i} [n,g,T,d_h], and M{i} [n,g,M,F], D{i} [n,g,M,1] for each layer."""
+        """Empty memory for that many cameras: K{i}, V{i} [n,g,T,d_h], and the folds MK{i}, MV{i}, D{i} [n,g,M,*]."""
         c = self.config
         n, state = cameras * c.streams, {}
         for i in range(c.layers):
@@ -142,7 +141,8 @@ class RIFT(nn.Module):
             state[f"K{i}"][..., -1] = INVALID
             state[f"V{i}"] = torch.zeros(n, c.kv_heads, c.window, c.d_head, dtype=dtype)
             if c.folds:
-                state[f"M{i}"] = torch.zeros(n, c.kv_heads, c.folds, c.fold_dim, dtype=dtype)
+                state[f"MK{i}"] = torch.zeros(n, c.kv_heads, c.folds, c.fold_key, dtype=dtype)
+                state[f"MV{i}"] = torch.zeros(n, c.kv_heads, c.folds, c.d_head, dtype=dtype)
                 state[f"D{i}"] = torch.zeros(n, c.kv_heads, c.folds, 1, dtype=dtype)
         return state
 
@@ -166,9 +166,10 @@ class RIFT(nn.Module):
             ]
             if config.folds:
                 weight = torch.exp(layer.fold_logit(k)) * we[:, None, None]
-                kv = layer.fold_input(k, v)
-                new[f"M{i}"], new[f"D{i}"] = layer.fold_step(state[f"M{i}"], state[f"D{i}"], inputs["dec"], weight, kv)
-                a = a + layer.fold_read(q, new[f"M{i}"])
+                folds = (f"MK{i}", f"MV{i}", f"D{i}")
+                means = layer.fold_step(*(state[f] for f in folds), inputs["dec"], weight, layer.fold_key(k), v)
+                new.update(zip(folds, means, strict=True))
+                a = a + layer.fold_read(q, *means[:2])
             x = x + layer.out(a.flatten(1))
             if config.has_cross:
                 x = x + layer.cross(x.unflatten(0, (cameras, -1)), context, inputs["xmask"]).flatten(0, 1)

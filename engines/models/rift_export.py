@@ -160,8 +160,8 @@ class _Step:
         for i in range(c.layers):
             state += [TensorSpec(f"{name}{i}", f, (n, c.kv_heads, c.window, c.d_head)) for name in "KV"]
             if c.folds:
-                state.append(TensorSpec(f"M{i}", FOLD, (n, c.kv_heads, c.folds, c.fold_dim)))
-                state.append(TensorSpec(f"D{i}", FOLD, (n, c.kv_heads, c.folds, 1)))
+                widths = (("MK", c.fold_key), ("MV", c.d_head), ("D", 1))
+                state += [TensorSpec(f"{name}{i}", FOLD, (n, c.kv_heads, c.folds, width)) for name, width in widths]
         for t in (*step, *state):
             self.g.inputs.append(_value(t))
         return (*step, *state), tuple(state)
@@ -236,29 +236,32 @@ class _Step:
         q, k, v = self._split(g.linear(y, f"{i}.qkv", weight))
         q, k, v = g.reshape(q, -1, c.heads, 1, c.d_head), *(g.reshape(z, -1, c.kv_heads, 1, c.d_head) for z in (k, v))
         q = g.rotate(g.rms_norm(q, f"{i}.q_gain", w["q_gain"]), c.rotary_dim, c.d_head)
-        plain = g.rotate(g.rms_norm(k, "unit", self._unit), c.rotary_dim, c.d_head)
-        k = g.node("Add", [plain, self.k_valid])
+        plain = g.rms_norm(k, "unit", self._unit)
+        k = g.node("Add", [g.rotate(plain, c.rotary_dim, c.d_head), self.k_valid])
         # query heads that share keys become rows of one product
         q = g.reshape(g.node("Add", [q, self.q_valid]), -1, c.kv_heads, c.group, c.d_head)
         a = g.attend(q, g.ring_write(f"K{i}", k, c.window), g.ring_write(f"V{i}", v, c.window))
         if c.folds:
-            a = g.node("Add", [a, self._fold(i, w, q, plain, k, v)])
+            a = g.node("Add", [a, self._fold(i, w, q, plain, v)])
         return g.linear(g.reshape(a, -1, c.d_model), f"{i}.out", w["out.weight"], w["out.bias"])
 
-    def _fold(self, i: int, w: Mapping[str, Array], q: str, plain: str, k: str, v: str) -> str:
-        """Update the means M{i} and their weights D{i}, and read them; float32 throughout."""
+    def _fold(self, i: int, w: Mapping[str, Array], q: str, plain: str, v: str) -> str:
+        """Update the means MK{i}, MV{i} and their weights D{i}, and read them; float32.
+
+        ``plain`` are the keys before they turn; the half that is folded does not turn.
+        """
         g, c = self.g, self.c
-        key_dim = c.d_head - c.rotary_dim
         logits = g.node("MatMul", [g.reshape(plain, -1, c.d_kv), g.const(f"{i}.fold", self._directions(w))])
         weight = g.reshape(g.node("Exp", [g.cast(logits, FOLD)]), -1, c.kv_heads, c.folds, 1)
         weight = g.node("Mul", [weight, self.written])
-        kv = g.cast(g.node("Concat", [g.slice_last(k, c.rotary_dim, c.d_head), v], axis=-1), FOLD)
         total = g.node("Add", [g.node("Mul", [f"D{i}", self.decay]), weight], f"n_D{i}")
         share = g.node("Div", [weight, g.node("Max", [total, g.const("fold_floor", 1e-30, FOLD)])])
-        keep = g.node("Mul", [f"M{i}", g.node("Sub", [g.const("fold_one", 1.0, FOLD), share])])
-        mean = g.uncast(g.node("Add", [keep, g.node("Mul", [share, kv])], f"n_M{i}"), FOLD)
-        keys, values = g.slice_last(mean, 0, key_dim), g.slice_last(mean, key_dim, c.fold_dim)
-        read = g.attend_few(g.slice_last(q, c.rotary_dim, c.d_head), keys, values)
+        keep = g.node("Sub", [g.const("fold_one", 1.0, FOLD), share])
+        means = []
+        for name, now in (("MK", g.slice_last(plain, c.rotary_dim, c.d_head)), ("MV", v)):
+            old, new = g.node("Mul", [f"{name}{i}", keep]), g.node("Mul", [share, g.cast(now, FOLD)])
+            means.append(g.uncast(g.node("Add", [old, new], f"n_{name}{i}"), FOLD))
+        read = g.attend_few(g.slice_last(q, c.rotary_dim, c.d_head), *means)
         gate = np.tanh(w["fold_gate"]).reshape(c.kv_heads, c.group, 1)
         return str(g.node("Mul", [read, g.const(f"{i}.gate", gate)]))
 

@@ -122,11 +122,7 @@ class GraphWriter:
         return str(self.node("MatMul", [self.node("Softmax", [logits], axis=-1), v]))
 
     def attend_few(self, q: str, k: str, v: str) -> str:
-        """The same over a handful of keys, k [B,h,M,c], v [B,h,M,e] with e != c.
-
-        Products by broadcasting: TensorRT refuses an Attention whose values are wider than its keys, and TensorRT-RTX
-        1.7.1 fails to order a MatMul with transposed keys beside a KVCacheUpdate ("uses before defs", 2026-11).
-        """
+        """The same over a handful of keys, k [B,h,M,c], v [B,h,M,e] with e != c; TensorRT refuses such an Attention."""
         pairs = self.node("Mul", [self.node("Unsqueeze", [q, self.ints(3)]), self.node("Unsqueeze", [k, self.ints(2)])])
         weights = self.node("Softmax", [self.node("ReduceSum", [pairs, self.ints(-1)], keepdims=0)], axis=-1)
         return str(self.node("MatMul", [weights, v]))

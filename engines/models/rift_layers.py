@@ -79,23 +79,23 @@ class RiftLayer(nn.Module):
         direction = F.normalize(self.fold_direction, dim=-1, eps=0.0)
         return FOLD_SHARPNESS * (direction * k[..., None, self.config.rotary_dim : -1]).sum(-1)
 
-    def fold_input(self, k: Tensor, v: Tensor) -> Tensor:
-        """[k_unrotated; v] [...,g,F], what a fold memory is the mean of."""
-        return torch.cat((k[..., self.config.rotary_dim :], v), -1)
+    def fold_key(self, k: Tensor) -> Tensor:
+        """The unrotated half of a key without its validity [...,g,r'], what a fold keeps the mean of beside the value."""
+        rot = self.config.rotary_dim
+        return k[..., rot:] * self.live[rot:]
 
     def fold_step(
-        self, mean: Tensor, total: Tensor, decay: Tensor, weight: Tensor, kv: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """total <- decay total + w;  mean <- (1 - w/total) mean + (w/total) kv; shapes as in ``kernels.reference.fold_update``."""
+        self, keys: Tensor, values: Tensor, total: Tensor, decay: Tensor, weight: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """total <- decay total + w;  mean <- (1 - w/total) mean + (w/total) new; as ``kernels.reference.fold_update``."""
         total = total * decay[:, None, :, None] + weight[..., None]
         share = weight[..., None] / total.clamp_min(FOLD_FLOOR)
-        return (1 - share) * mean + share * kv[:, :, None], total
+        return (1 - share) * keys + share * k[:, :, None], (1 - share) * values + share * v[:, :, None], total
 
-    def fold_read(self, q: Tensor, mean: Tensor) -> Tensor:
-        """tanh(gate) * attention of q [...,h,d_h] over the folds [...,g,M,F] -> [...,h,d_h]."""
+    def fold_read(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """tanh(gate) * attention of q [...,h,d_h] over the folds [...,g,M,r'] and [...,g,M,d_h] -> [...,h,d_h]."""
         c = self.config
         q = q[..., c.rotary_dim :].unflatten(-2, (c.kv_heads, c.group))
-        keys, values = mean.split((c.d_head - c.rotary_dim, c.d_head), -1)
         read = torch.softmax(q @ keys.transpose(-1, -2), -1) @ values
         return torch.tanh(self.fold_gate)[:, None] * read.flatten(-3, -2)
 

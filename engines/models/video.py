@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
+
 from vedette.engines.models.attention import AttentionBlock, TemporalAttention
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import EngineFault
-from vedette.engines.build import load_tensorrt
+from vedette.engines.build import load_tensorrt, logger_of
 from vedette.engines.runtimes.cuda import Device, open_device
 from vedette.engines.runtimes.ringstate import init_state
 from vedette.engines.temporal_spec import TemporalSpec, TensorSpec
@@ -64,7 +64,7 @@ class TrtRing:
         else:
             self.backend = "tensorrt"
         self._device = device if device is not None else open_device()
-        self._log = _logger(trt)
+        self._log = logger_of(trt)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -188,18 +188,3 @@ class TrtRing:
         """Free the device memory."""
         self._graph = None
         self._device.close()
-
-
-def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps the last warning or error: TensorRT answers False or None and says why only here."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.last = "nothing in TensorRT's log"
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.WARNING:
-                self.last = message
-
-    return Log()

@@ -80,7 +80,7 @@ def _build(args: argparse.Namespace) -> tuple[Any, int]:
 
 
 def _verify(args: argparse.Namespace) -> tuple[Any, int]:
-    verify, temporal = _tool("verify"), _tool("temporal_spec")
+    verify, temporal = _tool("temporal_verify"), _tool("temporal_spec")
     rows = []
     for graph in args.graph:
         if temporal.sidecar_path(graph).exists():
@@ -93,8 +93,8 @@ def _verify(args: argparse.Namespace) -> tuple[Any, int]:
 
 
 def _show(args: argparse.Namespace) -> tuple[Any, int]:
-    return _tool("verify").show(args.graph), 0
+    return _tool("temporal_verify").show(args.graph), 0
 
 
 def _bench(args: argparse.Namespace) -> tuple[Any, int]:
-    return _tool("verify").latency(args.graph, cameras=args.cameras, threads=args.threads), 0
+    return _tool("temporal_verify").latency(args.graph, cameras=args.cameras, threads=args.threads), 0

@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
+
 from vedette.engines.models import attention as att  # noqa: E402
 
 pytestmark = pytest.mark.torch

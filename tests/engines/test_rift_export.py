@@ -161,7 +161,7 @@ def test_the_sidecar_tells_the_graph_truly(tmp_path: Path) -> None:
     model = onnx.load_from_string(graph)
     assert [i.name for i in model.graph.input] == [t.name for t in spec.inputs]
     assert [o.name for o in model.graph.output] == [t.name for t in spec.outputs]
-    assert spec.aliases == {f"n_{n}{i}": f"{n}{i}" for i in range(2) for n in "KVMD"}
+    assert spec.aliases == {f"n_{n}{i}": f"{n}{i}" for i in range(2) for n in ("K", "V", "MK", "MV", "D")}
     assert spec.inputs[0].concrete(3) == (3, SMALL.tracks, SMALL.token_dim)
     assert not list(tmp_path.glob(".*"))
 

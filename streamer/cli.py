@@ -61,23 +61,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _dispatch(words: list[str]) -> int:
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of the command that ``words`` name, with its ``run`` beside them. Exits 2 when they do not fit."""
     parser = argparse.ArgumentParser(
         prog="vedette", description="Watches cameras and tells its subscribers what happens."
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in words if not word.startswith("-")), None)
-    module = None
     for name, (path, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if name == chosen:
             module = importlib.import_module(path)
             command.description = _description(module.__doc__) or command.description
             module.add_arguments(command)
-    args = parser.parse_args(words)
-    assert module is not None  # argparse has refused every other command
-    status: int = module.run(args)
+            command.set_defaults(run=module.run)
+    return parser.parse_args(words)
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    args = parse(words)
+    status: int = args.run(args)
     return status
 
 

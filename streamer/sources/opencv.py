@@ -23,6 +23,9 @@ os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", "1024")  # corrupt packets 
 import cv2
 
 cv2.setNumThreads(1)
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # somebody may have imported cv2 before the environment above was there
 
 U8 = NDArray[np.uint8]
 
@@ -143,7 +146,8 @@ class OpenCvReader:
         letters = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24)) if code > 0 else ""
         fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         return Info(
-            codec="".join(c for c in letters if c.isprintable()).strip().lower() or "unknown",
+            codec="".join(c for c in letters if c.isprintable()).strip().lower()
+            or ("raw" if self._unsafe() else "unknown"),
             width=int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             height=int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
             fps=fps if 0 < fps <= 1000 else 0.0,

@@ -85,7 +85,7 @@ def test_a_plan_of_another_graph_is_refused() -> None:
     _, spec = export_rift(SMALL, random_model(SMALL).weights())
     other = replace(SMALL, half_lives_s=())
     graph, _ = export_rift(other, random_model(other).weights())
-    with pytest.raises(EngineFault, match=r"missing \['D0', 'D1', 'M0', 'M1', 'dec'\]"):
+    with pytest.raises(EngineFault, match=r"missing \['D0', 'D1', 'MK0', 'MK1', 'MV0', 'MV1', 'dec'\]"):
         TrtRing(graph, spec, 1, trt=stand_in, device=stand_in.HostDevice())
 
 

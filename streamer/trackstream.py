@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from vedette.streamer.alert import rfc3339
 from vedette.streamer.incidents import Moment
 from vedette.streamer.types import Tracks, public_track_id
@@ -20,7 +22,12 @@ def topic_of(camera: str) -> str:
 def track_message(
     site: str, boot: str, moment: Moment, size: tuple[int, int], tracks: Tracks, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """What one picture shows. size: width and height of the source in pixels; boxes are normalised to it."""
+    """What one picture shows. size: width and height of the source in pixels; boxes are normalised to it.
+
+    Boxes are clipped to the picture; a track that coasts outside of it is not told.
+    """
+    boxes = np.clip(tracks.xyxy, 0.0, 1.0)
+    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).tolist()
     return {
         "schema": SCHEMA,
         "site": site,
@@ -36,11 +43,11 @@ def track_message(
                 "id": public_track_id(moment.camera, boot, int(tracks.id[i])),
                 "label": labels[int(tracks.label[i])],
                 "score": round(float(tracks.score[i]), 3),
-                "box": [round(float(v), 4) for v in tracks.xyxy[i]],
+                "box": [round(float(v), 4) for v in boxes[i]],
                 "velocity_per_s": [round(float(v), 4) for v in tracks.velocity_per_s[i]],
                 "age_s": round(float(tracks.age_s[i]), 3),
                 "since_seen_s": round(float(tracks.since_seen_s[i]), 3),
             }
-            for i in range(len(tracks))
+            for i in visible
         ],
     }

@@ -135,7 +135,8 @@ class Post:
     def _start(self, now_s: float) -> None:
         self.due_s = None
         self._lives += 1
-        setup = replace(self.setup, boot=uuid.uuid4().hex[:12])
+        # `life` tells infer whether somebody may have watched the scene before it
+        setup = replace(self.setup, boot=uuid.uuid4().hex[:12], extra={**self.setup.extra, "life": self._lives})
         try:
             if setup.role == "capture":
                 setup = replace(setup, ring=self._make_ring(setup))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from vedette.engines.api import LABELS, EngineFault
 
 OUTPUTS = ("boxes", "scores", "labels", "embeddings", "scene")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vedette.engines.api import EngineFault
 
 #: more threads than this do not pay for networks of a few GFLOP

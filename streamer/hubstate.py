@@ -45,6 +45,7 @@ class HubState:
         self.boots: dict[str, str] = {}
         self.processes: tuple[dict[str, Any], ...] = ()
         self.processes_at_s = float("-inf")
+        self.supervisor: dict[str, Any] = {}
         self.camera_status: dict[str, dict[str, Any]] = {}
         self.track_messages: Counter[str] = Counter()
         self.last_seq = outbox.last_seq
@@ -85,6 +86,8 @@ class HubState:
         if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
             raise WireError("telemetry: process needs a list of objects in `processes`")
         self.processes = tuple(table)
+        counters = body.get("counters")
+        self.supervisor = counters if isinstance(counters, dict) else {}
         self.processes_at_s = self.now_s()
 
     def camera_seq(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -21,6 +21,7 @@ from vedette.streamer.outbox import Outcome
 LATENCY_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 30.0)
 #: Reasons or numbers exported from one report, at most; a child's report is not trusted to be short.
 MOST_LABELS = 32
+MOST_CAMERAS = 256
 
 #: hub counter -> (metric, label, value)
 _HUB_COUNTERS = {
@@ -49,13 +50,33 @@ _HELP = {
     "vedette_replay_failures": "Pages that were not given",
     "vedette_hub_telemetry_malformed": "Telemetry messages dropped because they were malformed",
 }
-#: numbers in a capture process's report that only grow -> metric, help
-_CAMERA_COUNTERS = {
-    "frames": ("vedette_camera_frames", "Pictures taken from the source"),
-    "sent": ("vedette_camera_frames_sent", "Pictures given to the infer process"),
-    "reconnects": ("vedette_camera_reconnects", "Times the source was opened again"),
+#: key of a report -> metric, help, kind, what one of ours is in base units. Counters only grow within a life.
+_Row = tuple[str, str, type[CounterMetricFamily] | type[GaugeMetricFamily], float]
+_CAMERA: dict[str, _Row] = {
+    "frames": ("vedette_camera_frames", "Pictures taken from the source", CounterMetricFamily, 1),
+    "sent": ("vedette_camera_frames_sent", "Pictures given to the infer process", CounterMetricFamily, 1),
+    "reconnects": ("vedette_camera_reconnects", "Times the source was opened again", CounterMetricFamily, 1),
+    "fps": ("vedette_camera_fps", "Pictures a second", GaugeMetricFamily, 1),
+    "interval_s": ("vedette_camera_frame_interval_seconds", "The camera's learned interval", GaugeMetricFamily, 1),
+    "evidence_bytes": ("vedette_camera_evidence_bytes", "Memory of the evidence ring", GaugeMetricFamily, 1),
 }
-_CAMERA_GAUGES = {"fps": ("vedette_camera_fps", "Pictures a second")}
+_INFER: dict[str, _Row] = {
+    "frames": ("vedette_infer_frames", "Pictures analysed", CounterMetricFamily, 1),
+    "batches": ("vedette_infer_batches", "Runs of the engine", CounterMetricFamily, 1),
+    "batch_mean": ("vedette_infer_batch_size", "Pictures a run, mean", GaugeMetricFamily, 1),
+    "engine_ms_p50": ("vedette_infer_engine_seconds", "One run of the engine, median", GaugeMetricFamily, 1e-3),
+    "events": ("vedette_infer_events", "Events raised by rules", CounterMetricFamily, 1),
+    "events_lost": ("vedette_infer_events_lost", "Events that no longer fitted", CounterMetricFamily, 1),
+    "unacked": ("vedette_infer_events_unacked", "Events the hub has not committed yet", GaugeMetricFamily, 1),
+    "waiting_for_pictures": ("vedette_infer_events_waiting", "Events that wait for a picture", GaugeMetricFamily, 1),
+    "pictures_missed": ("vedette_infer_pictures_missed", "Events that got no picture", CounterMetricFamily, 1),
+    "tracks_unsent": ("vedette_infer_track_messages_dropped", "Track messages dropped", CounterMetricFamily, 1),
+}
+_SUPERVISOR = {
+    "reloads": "Configurations taken over while running",
+    "reloads_refused": "Configurations refused while running",
+    "malformed_beats": "Heartbeats that were malformed",
+}
 
 
 def _number(value: object) -> float | None:
@@ -68,6 +89,7 @@ class Metrics:
     """The registry of one hub. `scrape` may be called from any thread."""
 
     def __init__(self, state: HubState) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a series, told by nobody
         self._registry = CollectorRegistry()
         self._alerts = Counter("vedette_alerts", "Committed alerts", ["camera", "kind"], registry=self._registry)
         self._latency = Histogram(
@@ -107,6 +129,7 @@ class HubCollector(Collector):
         rows = self._state.processes
         yield from self._processes(rows)
         yield from self._cameras([row for row in rows if isinstance(row.get("camera"), str)])
+        yield from self._supervisor()
         yield from self._infer([row for row in rows if row.get("role") == "infer"])
 
     def _hub(self) -> Iterator[Metric]:
@@ -160,33 +183,54 @@ class HubCollector(Collector):
 
     def _cameras(self, rows: list[dict[str, Any]]) -> Iterator[Metric]:
         up = GaugeMetricFamily("vedette_camera_up", "1 while pictures flow", labels=["camera"])
-        dropped = CounterMetricFamily("vedette_camera_dropped", "Pictures not analysed", labels=["camera", "reason"])
+        dropped = CounterMetricFamily("vedette_camera_dropped", "Pictures not sent on", labels=["camera", "reason"])
         families: dict[str, Metric] = {}
         for row in rows:
             camera, beat = str(row["camera"])[:32], _dict(row.get("beat"))
             up.add_metric([camera], float(row.get("state") == "streaming"))
-            for key, (name, help_text) in {**_CAMERA_COUNTERS, **_CAMERA_GAUGES}.items():
-                value = _number(beat.get(key))
-                if value is None:
-                    continue
-                kind = CounterMetricFamily if key in _CAMERA_COUNTERS else GaugeMetricFamily
-                family = families.setdefault(name, kind(name, help_text, labels=["camera"]))
-                family.add_metric([camera], value)  # type: ignore[attr-defined]  # both kinds have it
-            for reason, count in list(_dict(beat.get("drops")).items())[:MOST_LABELS]:
-                value = _number(count)
-                if value is not None:
-                    dropped.add_metric([camera, str(reason)[:32]], value)
+            _add_numbers(families, _CAMERA, beat, "camera", camera)
+            _add_reasons(dropped, camera, beat.get("drops"))
         yield from (up, dropped, *families.values())
 
     def _infer(self, rows: list[dict[str, Any]]) -> Iterator[Metric]:
-        """Every plain number that infer reports, under its own key: ``vedette_infer{name="infer", what="fps"}``."""
-        family = GaugeMetricFamily("vedette_infer", "Numbers the infer process reports", labels=["name", "what"])
+        labels = ["name", "engine", "backend"]
+        info = GaugeMetricFamily("vedette_infer_backend_info", "What analyses the pictures", labels=labels)
+        dropped = CounterMetricFamily("vedette_infer_dropped", "Pictures not analysed", labels=["camera", "reason"])
+        families: dict[str, Metric] = {}
         for row in rows:
-            for key, raw in list(_dict(row.get("beat")).items())[:MOST_LABELS]:
-                value = _number(raw)
-                if value is not None and key not in ("mono_ns", "deadline_s"):
-                    family.add_metric([str(row.get("name", ""))[:64], str(key)[:64]], value)
-        yield family
+            name, beat = str(row.get("name", ""))[:64], _dict(row.get("beat"))
+            if "engine" in beat:
+                info.add_metric([name, str(beat["engine"])[:64], str(beat.get("backend", ""))[:64]], 1.0)
+            _add_numbers(families, _INFER, beat, "name", name)
+            for camera, reasons in list(_dict(beat.get("drops")).items())[:MOST_CAMERAS]:
+                _add_reasons(dropped, str(camera)[:32], reasons)
+        yield from (info, dropped, *families.values())
+
+    def _supervisor(self) -> Iterator[Metric]:
+        for key, help_text in _SUPERVISOR.items():
+            value = _number(self._state.supervisor.get(key))
+            if value is not None:
+                family = CounterMetricFamily(f"vedette_supervisor_{key}", help_text)
+                family.add_metric([], value)
+                yield family
+
+
+def _add_numbers(
+    families: dict[str, Metric], table: dict[str, _Row], beat: dict[str, Any], label: str, value: str
+) -> None:
+    """Add what a report says to the families, made when they are first needed."""
+    for key, (name, help_text, kind, unit) in table.items():
+        number = _number(beat.get(key))
+        if number is not None:
+            family = families.setdefault(name, kind(name, help_text, labels=[label]))
+            family.add_metric([value], number * unit)  # type: ignore[attr-defined]  # both kinds have it
+
+
+def _add_reasons(family: CounterMetricFamily, camera: str, reasons: object) -> None:
+    for reason, count in list(_dict(reasons).items())[:MOST_LABELS]:
+        number = _number(count)
+        if number is not None:
+            family.add_metric([camera, str(reason)[:32]], number)
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from vedette.streamer.client import Gap, subscribe
 from vedette.streamer.types import CAMERA_NAME
 
 ENDPOINT = "tcp://127.0.0.1:5556"
+#: A hub says something every second; after so long without a word the user is told that nobody is there.
+SILENCE_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +59,15 @@ def _alerts(args: argparse.Namespace) -> Iterator[str]:
     with subscribe(
         args.endpoint, replay=args.replay, since=args.since, camera=args.camera, on_gap=tell_gap
     ) as subscription:
+        first = subscription.next(SILENCE_S)
+        if first is None and subscription.stream is None:
+            print(
+                f"vedette watch: nothing heard from {args.endpoint} yet; is vedette running?",
+                file=sys.stderr,
+                flush=True,
+            )
+        if first is not None:
+            yield write(first)
         yield from map(write, subscription)
 
 

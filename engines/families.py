@@ -102,7 +102,12 @@ def adapt(path: str | Path, family: str, labels: Sequence[str] | None = None, si
     prepare, decode = FAMILIES[family]
     image, batch, hw = _image_input(grapher, size)
     if _opset(model) < 13:
-        model = onnx.version_converter.convert_version(model, 13)
+        try:
+            model = onnx.version_converter.convert_version(model, 13)
+        except RuntimeError as e:
+            raise EngineFault(
+                f"{path}: opset {_opset(model)} cannot be raised to 13: {first_line(e)}; export it again"
+            ) from e
         grapher.model, grapher.graph = model, model.graph
     prefix = _rewire_input(grapher, image, batch, hw, prepare)
     shapes = _output_shapes(model, hw, batch)

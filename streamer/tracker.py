@@ -24,6 +24,7 @@ from vedette.streamer.tracking.intake import I64, Sightings, as_score, gather, u
 from vedette.streamer.tracking.motion import Motion
 from vedette.streamer.tracking.rows import (
     BORN_S,
+    BOX,
     CONFIRMED,
     DETECTION,
     F64,
@@ -33,6 +34,7 @@ from vedette.streamer.tracking.rows import (
     LABEL,
     RATE,
     SCORE,
+    SEEN_BOX,
     SEEN_S,
     SLOT,
     VOTES,
@@ -316,10 +318,13 @@ def _checked_aspect(
 def _answer(rows: F64, view: I64, now: F64, aspect: F64) -> list[Tracks]:
     """The Tracks of every camera, cut from rows that are ordered by camera."""
     wide = aspect[view]
+    # a sure detection is a better box than the filter's, a doubtful one is not
+    trust = rows[SCORE] * (rows[DETECTION] >= 0)
+    box = rows[BOX] + trust * (rows[SEEN_BOX] - rows[BOX])
     corners = np.empty((4, len(view)))
-    half = rows[2:4] * 0.5
-    np.subtract(rows[0:2], half, out=corners[:2])
-    np.add(rows[0:2], half, out=corners[2:])
+    half = box[2:] * 0.5
+    np.subtract(box[:2], half, out=corners[:2])
+    np.add(box[:2], half, out=corners[2:])
     corners[::2] /= wide
     xyxy = corners.T.astype(np.float32, order="C")
     rate = rows[RATE][:2].copy()

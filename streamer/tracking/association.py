@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.intake import I64, Sightings, as_score
-from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, SCORE, SEEN_BOX
+from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, SCORE
 
 #: Longer than any picture is wide in units of its height: keeps the cameras apart on the sweep's axis.
 _LANE = 4096.0
@@ -61,7 +61,7 @@ def score_pairs(
 
     rows: [K,N] predicted tracks, view: [N]. unseen_s: [N] seconds since the last match, this step included;
     waited_s: without it. look: [N,D] appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024,
-    eq. 6, ``upright`` its exponent) with the predicted or the last seen box, minus the change of score (its track
+    eq. 6, ``upright`` its exponent) with the predicted box, minus the change of score (its track
     confidence modelling), plus the cosine of the appearances, plus a bonus for a trusted detection. One
     assignment over all of it replaces ByteTrack's cascade of two.
     """
@@ -72,18 +72,15 @@ def score_pairs(
         track, sighting = track[keep], sighting[keep]
     box = seen.box[:, sighting]
     overlap, tall = overlap_of(rows[BOX][:, track], box)
-    last, last_tall = overlap_of(rows[SEEN_BOX][:, track], box)
-    best = np.maximum(overlap, c.last_weight * last)
     score = seen.score[sighting]
     high = score >= as_score(c.score_high)
     trackable = (rows[CONFIRMED] > 0) & (waited_s <= c.low_unseen_s + 1e-6)
     least = c.min_overlap * np.exp(unseen_s / -c.overlap_fade_s)
-    keep = np.flatnonzero(np.where(high, best >= least[track], (best >= c.min_overlap_low) & trackable[track]))
+    keep = np.flatnonzero(np.where(high, overlap >= least[track], (overlap >= c.min_overlap_low) & trackable[track]))
     if len(keep) < len(track):
         track, sighting, score, high = track[keep], sighting[keep], score[keep], high[keep]
-        overlap, tall, last, last_tall = overlap[keep], tall[keep], last[keep], last_tall[keep]
-    gain = np.maximum(overlap * tall**c.upright, c.last_weight * last * last_tall**c.upright)
-    gain -= c.score_weight * np.abs(rows[SCORE][track] - score)
+        overlap, tall = overlap[keep], tall[keep]
+    gain = overlap * tall**c.upright - c.score_weight * np.abs(rows[SCORE][track] - score)
     if look is not None and seen.embedding is not None and c.appearance_weight:
         gain += c.appearance_weight * np.einsum("nd,nd->n", look[track], seen.embedding[sighting])
     return Pairs(track, sighting, overlap, 0.1 + np.maximum(gain, 0.0) + c.high_bonus * high)

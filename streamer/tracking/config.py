@@ -40,13 +40,10 @@ class TrackerConfig:
     #: rates fade with this time constant while nothing is seen. Raise: straighter, longer coasting.
     coast_s: float = 1.7
 
-    #: least IoU of a match. Raise: fewer wrong matches, more broken tracks. SORT 0.3, BoT-SORT 0.2.
+    #: least IoU of a match the moment after a sighting. Raise: fewer wrong matches, more broken tracks. SORT 0.3, BoT-SORT 0.2.
     min_overlap: float = 0.25
     #: the least IoU shrinks with this time constant since the last match: the longer the step, the farther one may be.
-    overlap_fade_s: float = 0.26
-    #: the box last seen counts beside the predicted one, at this weight (observation-centric recovery, OC-SORT): who
-    #: stops or turns is found where he was.
-    last_weight: float = 0.67
+    overlap_fade_s: float = 0.6
     #: the same for detections below ``score_high``: a weak detection must fit better. ByteTrack, BoT-SORT 0.5.
     min_overlap_low: float = 0.6
     #: a weak detection matches only a track that was unseen for no longer than this. ByteTrack: seen in the last frame.
@@ -54,7 +51,7 @@ class TrackerConfig:
     #: exponent of the overlap in height alone, which multiplies the IoU (Hybrid-SORT: 1). Raise: depth matters more.
     upright: float = 1.5
     #: penalty for a score unlike the track's last (Hybrid-SORT's confidence modelling). 0 switches it off.
-    score_weight: float = 1.0
+    score_weight: float = 0.95
     #: time constant of the track's score. Raise: a longer memory of how well it is seen.
     score_s: float = 0.11
     #: gain of a trusted detection over a weak one; at 2 the trusted always go first (ByteTrack's two stages).
@@ -69,7 +66,7 @@ class TrackerConfig:
     #: a tentative track dies when unseen for longer than this. Raise: weak detectors confirm more, ghosts too.
     tentative_lost_s: float = 0.0
     #: a confirmed track is forgotten when unseen for longer than this. ByteTrack: 30 frames = 1 s.
-    lost_s: float = 1.08
+    lost_s: float = 1.2
     #: no track starts on a box that overlaps a matched track's more than this (track-aware start, TrackTrack).
     birth_overlap: float = 0.7
 

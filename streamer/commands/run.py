@@ -14,7 +14,7 @@ from vedette.streamer.config import Loaded, load_config
 from vedette.streamer.environment import environment_faults, store_faults
 from vedette.streamer.errors import ConfigError, VedetteError
 from vedette.streamer.log import setup_logging
-from vedette.streamer.rundir import make_run_dir, remove_run_dir, run_dir_for
+from vedette.streamer.rundir import RunDir, run_dir_for
 from vedette.streamer.store_lock import StoreLock
 from vedette.streamer.supervisor import Supervisor
 
@@ -56,10 +56,10 @@ def run_daemon(loaded: Loaded, path: Path, targets: Mapping[str, str] | None = N
         faults = environment_faults(loaded, patience_s=PATIENCE_S)
         if faults:
             raise ConfigError(faults)
-        run_dir = make_run_dir(run_dir_for(store))
+        run_dir = RunDir(run_dir_for(store))
         try:
-            return Supervisor(loaded, path, run_dir, targets=targets).run()
+            return Supervisor(loaded, path, run_dir.path, targets=targets).run()
         finally:
-            remove_run_dir(run_dir)
+            run_dir.remove()
     finally:
         lock.release()

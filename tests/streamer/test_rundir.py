@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vedette.streamer.errors import StoreError
-from vedette.streamer.rundir import make_run_dir, remove_run_dir, run_dir_for
+from vedette.streamer.rundir import RunDir, run_dir_for
 
 
 @pytest.fixture
@@ -63,9 +68,11 @@ def test_what_a_killed_predecessor_left_is_swept(short: Path) -> None:
     (path / "sub" / "x").touch()
     (path / "link").symlink_to(keep)
     os.mkfifo(path / "events.sock")
-    assert list(make_run_dir(path).iterdir()) == []
+    own = RunDir(path)
+    assert list(path.iterdir()) == []
     assert path.stat().st_mode & 0o777 == 0o750
     assert (keep / "file").exists()
+    own.remove()
 
 
 def test_a_name_that_somebody_else_took_is_refused(short: Path) -> None:
@@ -76,15 +83,60 @@ def test_a_name_that_somebody_else_took_is_refused(short: Path) -> None:
     (short / "link").symlink_to(target)
     (short / "file").touch()
     for name in ("link", "file"):
-        with pytest.raises(StoreError, match="belongs to somebody else"):
-            make_run_dir(short / name)
+        with pytest.raises(StoreError, match="is somebody else's"):
+            RunDir(short / name)
     assert (target / "precious").exists()
 
 
-def test_removing_is_complete_and_can_be_repeated(short: Path) -> None:
-    """Nothing is left, and a second removal is no error."""
-    path = make_run_dir(short / "run")
-    (path / "ring").touch()
-    remove_run_dir(path)
-    remove_run_dir(path)
-    assert not path.exists()
+def test_removing_leaves_nothing(short: Path) -> None:
+    """Files and folder are gone, also when somebody removed them before."""
+    for gone_already in (False, True):
+        own = RunDir(short / "run")
+        (own.path / "ring").touch()
+        if gone_already:
+            shutil.rmtree(own.path)
+        own.remove()
+        assert not own.path.exists()
+
+
+def test_folders_of_dead_daemons_are_removed_and_of_living_ones_are_not(short: Path) -> None:
+    """A killed daemon whose store never starts again must not hold memory for ever; the living keep theirs."""
+    environ = {"XDG_RUNTIME_DIR": str(short)}
+    living, dead, own = (run_dir_for(Path(f"/{name}"), environ) for name in ("living", "dead", "own"))
+    other = short / f"vedette-{os.getuid() + 1}-0123456789"  # another user's: not ours to judge
+    hold = "import sys, signal; from pathlib import Path; from vedette.streamer.rundir import RunDir; r = RunDir(Path(sys.argv[1])); print('held', flush=True); signal.pause()"
+    holders = [subprocess.Popen([sys.executable, "-c", hold, str(p)], stdout=subprocess.PIPE) for p in (living, dead)]
+    try:
+        for holder, path in zip(holders, (living, dead), strict=True):
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            (path / "ring-a-1").touch()
+        other.mkdir()
+        holders[1].kill()
+        holders[1].wait()
+        mine = RunDir(own)
+        assert sorted(short.iterdir()) == sorted([living, own, other])
+        assert (living / "ring-a-1").exists()
+        with pytest.raises(StoreError, match="used by another vedette"):
+            RunDir(living, patience_s=0.1)
+        mine.remove()
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+
+
+def test_a_folder_that_is_swept_while_it_is_made_is_made_again(short: Path) -> None:
+    """Two daemons that start together: the one whose folder the other just looked at still gets its own."""
+    path = short / "run"
+    path.mkdir()
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)  # the other daemon has found it unlocked
+    made: list[RunDir] = []
+    starter = threading.Thread(target=lambda: made.append(RunDir(path, patience_s=30)))
+    starter.start()
+    shutil.rmtree(path)
+    os.close(fd)
+    starter.join(30)
+    assert path.is_dir()
+    made[0].remove()

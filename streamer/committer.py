@@ -29,6 +29,11 @@ class Arrival:
     jpeg: bytes
     sender: bytes
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes it one telling."""
+        return self.event.id, self.event.rev
+
 
 @dataclass(slots=True)
 class Greeting:
@@ -75,7 +80,7 @@ class Committer:
             if item not in self._queue:
                 self._queue.append(item)
             return True
-        key = (item.event.id, item.event.rev)
+        key = item.key
         if key in self._keys:
             return True
         if len(self._keys) >= self._most_held:
@@ -96,9 +101,10 @@ class Committer:
         """Commit everything queued, or nothing; the outcome and the arrivals that may be acknowledged."""
         if not self._queue:
             return Outcome(), []
+        self._write_pictures()
         for attempt in range(_RELIEFS + 1):
             try:
-                outcome = self._outbox.commit([self._prepare(item) for item in self._queue])
+                outcome = self._outbox.commit([self._draft(item) for item in self._queue])
             except (sqlite3.Error, OSError) as error:
                 self._note(error)
                 if attempt < _RELIEFS and is_disk_trouble(error) and self._guard.relieve():
@@ -107,34 +113,56 @@ class Committer:
             return outcome, self._finish(outcome)
         raise AssertionError("unreachable: the last attempt returns")
 
-    def _prepare(self, item: Arrival | Greeting) -> Draft | Boot:
+    def _draft(self, item: Arrival | Greeting) -> Draft | Boot:
         if isinstance(item, Greeting):
             return Boot(item.producer, item.boot)
-        event, key = item.event, (item.event.id, item.event.rev)
-        if item.jpeg and key not in self._pictures and not self._outbox.known(*key):
-            picture = self._write(event, item.jpeg)
-            if picture is not None:
-                self._pictures[key] = picture
-        return Draft(event, self._pictures.get(key))
+        return Draft(item.event, self._pictures.get(item.key))
 
-    def _write(self, event: Event, jpeg: bytes) -> Picture | None:
-        """The alert matters more than its picture: one try, one more after making room, else without."""
+    def _write_pictures(self) -> None:
+        """Write what is not written yet. The alert matters more than its picture: when the disk takes none even
+        after making room once, the alerts are committed without, unless they have to be held anyway."""
+        wanted = [
+            item
+            for item in self._queue
+            if isinstance(item, Arrival) and item.jpeg and item.key not in self._pictures and not self._known(item)
+        ]
+        if not wanted:
+            return
         for attempt in (0, 1):
             try:
-                return self._snapshots.write(event, jpeg)
+                self._write(wanted)
             except OSError as error:
                 self._note(error)
-                if attempt == 0 and is_disk_trouble(error) and self._guard.relieve():
+                if not is_disk_trouble(error):
+                    self._write_singly(wanted)
+                elif attempt == 0 and self._guard.relieve():
                     continue
-                break
-        self.counters["pictures_unwritten"] += 1
-        return None
+            return
+
+    def _known(self, item: Arrival) -> bool:
+        return self._outbox.known(*item.key)
+
+    def _write(self, wanted: list[Arrival]) -> None:
+        pictures = self._snapshots.write_all([(item.event, item.jpeg) for item in wanted])
+        self._pictures.update(zip((item.key for item in wanted), pictures, strict=True))
+
+    def _write_singly(self, wanted: list[Arrival]) -> None:
+        """Something is wrong with one of them; it must not cost the others."""
+        for item in wanted:
+            try:
+                self._write([item])
+            except OSError as error:
+                self._note(error)
 
     def _finish(self, outcome: Outcome) -> list[Arrival]:
         arrivals = [item for item in self._queue if isinstance(item, Arrival)]
         if self.trouble is not None:
             log.warning("the store takes alerts again; %d were held", len(arrivals))
         self.trouble = None
+        stored = {(alert.id, alert.rev) for alert in outcome.stored}
+        self.counters["pictures_unwritten"] += sum(
+            1 for item in arrivals if item.jpeg and item.key in stored and item.key not in self._pictures
+        )
         self.counters["commits"] += 1
         self.counters["alerts"] += len(outcome.stored)
         self.counters["duplicates"] += outcome.duplicates
@@ -146,5 +174,5 @@ class Committer:
         self.counters["store_errors"] += 1
         text = f"{type(error).__name__}: {error}"
         if self.trouble != text:
-            log.error("the store did not take %d events, they are held: %s", self.held, text)
+            log.error("the store does not take %d events: %s", self.held, text)
         self.trouble = text

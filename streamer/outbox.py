@@ -8,13 +8,12 @@ so it is gapless from 1 for the life of the store, whose UUID is the ``stream``.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -236,7 +235,7 @@ class Outbox:
             return
         ended = self._db.execute("SELECT 1 FROM alerts WHERE id=? AND phase='end'", (event.id,)).fetchone()
         if ended is None:  # a finished clip may arrive later as an update; that does not open the incident again
-            row = (event.id, event.producer, event.boot, json.dumps(asdict(event)))
+            row = (event.id, event.producer, event.boot, _EVENT.dump_json(event).decode())
             self._db.execute("INSERT OR REPLACE INTO incidents VALUES (?,?,?,?)", row)
 
     def _begin_boot(self, boot: Boot, outcome: Outcome, wall_s: float, mono_ns: int) -> None:

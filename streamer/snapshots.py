@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,32 +41,47 @@ class Snapshots:
         self._staging = store / EVIDENCE / _STAGING
         shutil.rmtree(self._staging, ignore_errors=True)
         self._staging.mkdir(parents=True, mode=0o750)
-        self._known_folders: set[Path] = set()
 
     def write(self, event: Event, jpeg: bytes) -> Picture:
-        """Store the picture durably. Raises OSError (a full disk among others); then nothing is left behind."""
-        relative = snapshot_path(event)
-        target = self._store / relative
-        if target.parent not in self._known_folders or not target.parent.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            _sync_folder(target.parent.parent)
-            self._known_folders = {target.parent, *list(self._known_folders)[:1024]}
-        staged = self._staging / target.name
+        """Store one picture durably. Raises OSError (a full disk among others); then nothing is left behind."""
+        return self.write_all([(event, jpeg)])[0]
+
+    def write_all(self, wanted: Sequence[tuple[Event, bytes]]) -> list[Picture]:
+        """Store pictures durably, all or none: the files are synced one after the other, each folder once.
+
+        Raises OSError; then no staged file is left behind.
+        """
+        relative = [snapshot_path(event) for event, _ in wanted]
+        staged = [self._staging / Path(path).name for path in relative]
         try:
-            with staged.open("wb") as file:
-                file.write(jpeg)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(target)
+            for path in relative:
+                self._make_folder((self._store / path).parent)
+            for temporary, (_, jpeg) in zip(staged, wanted, strict=True):
+                temporary.write_bytes(jpeg)
+            for temporary in staged:  # after all were written: the first sync takes most of the others along
+                _sync(temporary)
+            for temporary, path in zip(staged, relative, strict=True):
+                temporary.replace(self._store / path)
         except OSError:
-            staged.unlink(missing_ok=True)
+            for temporary in staged:
+                temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
-        return Picture(relative, len(jpeg), hashlib.sha256(jpeg).hexdigest())
+        for folder in {(self._store / path).parent for path in relative}:
+            _sync(folder)
+        return [
+            Picture(path, len(jpeg), hashlib.sha256(jpeg).hexdigest())
+            for path, (_, jpeg) in zip(relative, wanted, strict=True)
+        ]
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            _sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

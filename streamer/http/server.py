@@ -92,3 +92,4 @@ class HttpServer:
         self._server.should_exit = True
         self._thread.join(timeout_s)
         self._socket.close()
+        self._reader.close()  # the last reader out lets SQLite fold the WAL away

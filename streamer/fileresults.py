@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
+from vedette.engines.api import Detections
 from vedette.streamer.alert import alert_from_event, encode_alert, rfc3339
 from vedette.streamer.annotate import Annotator
 from vedette.streamer.config.schema import CameraDefaults
@@ -36,7 +37,8 @@ class Results:
     """The files of one video, in ``folder``; older results there are replaced. A context manager.
 
     site, boot: as in the alerts. labels: the engine's, in its order. annotate_fps: frames a second of
-    ``annotated.mp4``, None for no clip.
+    ``annotated.mp4``, None for no clip. detections: also write ``det.txt``, what the tracker was given of persons, so
+    that other trackers can be run on the same.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class Results:
         site: str,
         boot: str,
         annotate_fps: float | None = None,
+        detections: bool = False,
     ) -> None:
         self.folder, self._labels, self._site, self._boot = folder, tuple(labels), site, boot
         folder.mkdir(parents=True, exist_ok=True)
-        for old in [*folder.glob("tracks*.txt"), folder / "annotated.mp4", folder / "summary.json"]:
+        for old in [*folder.glob("tracks*.txt"), *(folder / n for n in ("annotated.mp4", "summary.json", "det.txt"))]:
             old.unlink(missing_ok=True)
         wanted = labels_of(section.classes).union(*(labels_of(rule.classes or []) for rule in section.rules)) | {MAIN}
         self._files: dict[int, TextIO] = {
@@ -59,6 +62,7 @@ class Results:
             for i, label in enumerate(self._labels)
             if label in wanted
         }
+        self._detections = (folder / "det.txt").open("w", encoding="utf-8") if detections else None
         self._alerts = (folder / "alerts.jsonl").open("wb")
         self._seq = 0
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -66,9 +70,12 @@ class Results:
         self._boxes = 0
         self._clip = None if annotate_fps is None else _Clip(folder / "annotated.mp4", section, annotate_fps)
 
-    def take(self, picture: Picture, outcome: Outcome) -> None:
+    def take(self, picture: Picture, outcome: Outcome, detections: Detections) -> None:
         """Write what one picture gave."""
         box = picture.letterbox
+        if self._detections is not None:
+            persons = detections[detections.label == self._labels.index(MAIN)]
+            write_detections(self._detections, picture.index + 1, persons, box.source_w, box.source_h)
         shown = reportable(outcome.tracks)
         for i, file in self._files.items():
             self._boxes += write_tracks(file, picture.index + 1, shown[shown.label == i], box.source_w, box.source_h)
@@ -109,6 +116,8 @@ class Results:
         for file in self._files.values():
             file.close()
         self._alerts.close()
+        if self._detections is not None:
+            self._detections.close()
         if self._clip is not None:
             self._clip.close()
 
@@ -119,6 +128,13 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def write_detections(file: TextIO, frame: int, detections: Detections, width_px: int, height_px: int) -> None:
+    """Write a line for each detection, ``frame,-1,x,y,w,h,conf,-1,-1,-1`` in pixels (MOTChallenge det.txt)."""
+    size = np.array([width_px, height_px] * 2)
+    for (x1, y1, x2, y2), score in zip((detections.xyxy * size).tolist(), detections.score.tolist(), strict=True):
+        file.write(f"{frame},-1,{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n")
 
 
 class _Clip:

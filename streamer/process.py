@@ -44,6 +44,7 @@ class Options:
     start: datetime = EPOCH
     fps: float | None = None
     annotate: bool = False
+    detections: bool = False
 
 
 def camera_name(path: Path) -> str:
@@ -69,11 +70,14 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
     began_s, done, last = time.monotonic(), 0, None
     ahead = Ahead(video.pictures())
     try:
-        with Results(folder, section, spec.labels, site=options.site, boot=BOOT, annotate_fps=clip_fps) as results:
+        with Results(
+            folder, section, spec.labels,
+            site=options.site, boot=BOOT, annotate_fps=clip_fps, detections=options.detections,
+        ) as results:  # fmt: skip
             for picture in ahead:
                 (detections,) = engine.infer(_batch(picture, first=done == 0)).detections
                 (outcome,) = pipeline.step([_moment(camera, picture, start_s)], [detections])
-                results.take(picture, outcome)
+                results.take(picture, outcome, detections)
                 done, last = done + 1, picture
                 progress(done)
             results.take_events(pipeline.interrupt(camera, "end of file") if last else [])

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML; engine and defaults are used (cameras: {} is allowed)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the results (default: out)")
     parser.add_argument("--annotate", action="store_true", help="also write annotated.mp4")
+    parser.add_argument("--detections", action="store_true", help="also write det.txt, what the tracker was given")
     parser.add_argument("--fps", type=_positive, help="pictures a second that are analysed (default: every one)")
     parser.add_argument("--start", type=_moment, default=EPOCH, help="time of the first picture (default: 1970-01-01)")
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     config = Config(version=1, cameras={}) if args.config is None else load_config(args.config).config
     from vedette.streamer.engine import open_engine
 
-    options = Options(config.defaults, config.site, args.start, args.fps, args.annotate)
+    options = Options(config.defaults, config.site, args.start, args.fps, args.annotate, args.detections)
     engine = open_engine(config.engine)
     failed = 0
     try:

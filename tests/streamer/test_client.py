@@ -2,81 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
 
 from vedette.streamer import StreamChanged, Subscription, subscribe
-from vedette.streamer.bench._hub import numbered_event
-from vedette.streamer.outbox import Draft, Outbox, Stored
-from vedette.streamer.replay import ReplayServer
-
-
-class Station:
-    """A real store, replay server and PUB socket; what is committed is published only when the test says so."""
-
-    def __init__(self, folder: Path, sockets: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.outbox = Outbox(folder, site="yard")
-        self.publish, self.replay = f"ipc://{sockets}/p", f"ipc://{sockets}/r"
-        self._pub = self.context.socket(zmq.XPUB)
-        self._pub.setsockopt(zmq.LINGER, 0)
-        self._pub.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self._pub.bind(self.publish)
-        self.counters: Counter[str] = Counter()
-        self._server = ReplayServer(self.context, self.replay, folder, self.counters)
-        self._number = 0
-
-    def commit(self, *cameras: str) -> list[Stored]:
-        """Commit one alert a name."""
-        drafts = []
-        for camera in cameras:
-            self._number += 1
-            drafts.append(Draft(numbered_event(self.outbox.last_seq * 1000 + self._number, camera=camera)))
-        return self.outbox.commit(drafts).stored
-
-    def say(self, alerts: list[Stored]) -> None:
-        """Publish alerts."""
-        for alert in alerts:
-            self._pub.send_multipart([alert.topic.encode(), alert.body])
-
-    def tell_status(self, **change: Any) -> None:
-        """Publish status.hub."""
-        status = {
-            "stream": self.outbox.stream,
-            "last_seq": self.outbox.last_seq,
-            "cameras": self.outbox.camera_seq,
-            "replay": self.replay,
-        }
-        self._pub.send_multipart([b"status.hub", json.dumps({**status, **change}).encode()])
-
-    def raw(self, *parts: bytes) -> None:
-        """Publish anything."""
-        self._pub.send_multipart(list(parts))
-
-    def wait_subscribed(self, count: int = 2) -> None:
-        """Until a subscriber's subscriptions have arrived."""
-        for _ in range(count):
-            assert self._pub.poll(5000), "nobody subscribed"
-            self._pub.recv()
-
-    def heard_subscription(self) -> bool:
-        """Whether a subscription arrives now."""
-        return bool(self._pub.poll(0)) and bool(self._pub.recv())
-
-    def close(self) -> None:
-        """Go away."""
-        self._server.stop()
-        self.context.destroy(linger=0)
-        self.outbox.close()
+from vedette.streamer.bench._station import Station
 
 
 @pytest.fixture
@@ -284,10 +219,10 @@ def test_garbage_on_the_wire_is_counted(station: Station) -> None:
 def test_a_silent_replay_server_is_asked_again(station: Station) -> None:
     """An answer that never comes is not waited for: a new connection asks, and the stream heals."""
     station.commit("dock", "dock")
-    station._server.stop()
+    station.stop_replay()
     with subscribe(station.publish, replay=station.replay) as subscription:
         assert subscription.next(0.5) is None
-        station._server = ReplayServer(station.context, station.replay, station.outbox.path.parent, station.counters)
+        station.start_replay()
         assert seqs(subscription, 2) == [1, 2]
 
 

@@ -14,7 +14,8 @@ COPY engines engines
 COPY kernels kernels
 RUN python -m venv /opt/vedette \
     && /opt/vedette/bin/pip install --no-cache-dir ".[mqtt]" \
-    && find /opt/vedette -name "tests" -type d -path "*/site-packages/*" -prune -exec rm -rf {} +
+    && find /opt/vedette -name "tests" -type d -path "*/site-packages/*" -prune -exec rm -rf {} + \
+    && /opt/vedette/bin/pip uninstall --yes --quiet setuptools pip
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10642 --home-dir /var/lib/vedette --create-home --shell /usr/sbin/nologin vedette

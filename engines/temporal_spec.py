@@ -52,7 +52,7 @@ class RiftConfig:
     latents: int = 4
     tracks: int = 16
     context: int = 51
-    context_dim: int = 64
+    context_dim: int = 128
     token_dim: int = TOKEN_DIM
     min_period_s: float = 0.5
     max_period_s: float = 120.0

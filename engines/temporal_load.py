@@ -1,0 +1,66 @@
+"""Open a temporal graph on the best backend there is, and say in one line why."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from vedette.engines.api import EngineFault
+from vedette.engines.build import PlanCache, build_plan, plan_key, temporal_profile
+from vedette.engines.runtimes.cuda import probe_driver
+from vedette.engines.runtimes.ringstate import RingSession
+from vedette.engines.runtimes.trt import TrtRing
+from vedette.engines.temporal import Runner, TemporalEngine
+from vedette.engines.temporal_spec import TemporalSpec, load_graph
+
+BACKENDS = ("auto", "tensorrt", "onnxruntime")
+
+logger = logging.getLogger(__name__)
+
+
+def open_temporal(
+    model: Path, cameras: int, *, backend: str = "auto", threads: int = 1, plans: Path | None = None
+) -> tuple[TemporalEngine, str]:
+    """The engine and why its backend was taken. ``plans`` is the cache; without a cached plan the CPU serves while one is built.
+
+    Raises EngineFault for an unknown backend, a broken model, or when ``tensorrt`` was demanded and cannot be had.
+    """
+    if backend not in BACKENDS:
+        raise EngineFault(f"engine.backend: needs one of {list(BACKENDS)}, got {backend!r}")
+    graph, spec = load_graph(model)
+    if backend == "onnxruntime":
+        return _on_cpu(graph, spec, cameras, threads), "onnxruntime: asked for by the configuration"
+    try:
+        runner, reason = _on_tensorrt(graph, spec, cameras, plans, wait=backend == "tensorrt")
+    except EngineFault as e:
+        if backend == "tensorrt":
+            raise
+        return _on_cpu(graph, spec, cameras, threads), f"onnxruntime on the CPU: TensorRT cannot be had ({e})"
+    return (TemporalEngine(runner) if runner is not None else _on_cpu(graph, spec, cameras, threads)), reason
+
+
+def _on_cpu(graph: bytes, spec: TemporalSpec, cameras: int, threads: int) -> TemporalEngine:
+    return TemporalEngine(RingSession(graph, spec, cameras, threads=threads))
+
+
+def _on_tensorrt(
+    graph: bytes, spec: TemporalSpec, cameras: int, plans: Path | None, *, wait: bool
+) -> tuple[Runner | None, str]:
+    count, why = probe_driver()
+    if not count:
+        raise EngineFault(f"tensorrt: {why}")
+    profile = temporal_profile(spec, cameras)
+    key = plan_key(graph, profile, ())
+    cache = PlanCache(plans or Path.home() / ".cache" / "vedette" / "plans")
+    plan = cache.get(key)
+    if plan is None and not wait:
+        cache.build_in_background(
+            key,
+            lambda: build_plan(graph, profile),
+            lambda path: logger.info("temporal plan built: %s; used from the next start", path),
+        )
+        return None, "onnxruntime on the CPU: the TensorRT plan is being built and serves from the next start"
+    if plan is None:
+        plan = build_plan(graph, profile)
+        cache.put(key, plan)
+    return TrtRing(plan, spec, cameras), f"{key.flavour} {key.tensorrt}: {why} and a plan under key {key.digest()}"

@@ -31,14 +31,14 @@ class TrackerConfig:
     #: random walk of the centre, sizes per sqrt(s). ByteTrack's 1/20 a frame at 30 fps is 0.27.
     drift_std: float = 0.18
     #: random acceleration, sizes per s^1.5. Raise: velocity follows faster and is less sure. ByteTrack's 1/160 is 1.03.
-    accel_std: float = 1.03
+    accel_std: float = 0.45
     #: the same two for width and height.
     size_drift_std: float = 0.11
     size_accel_std: float = 0.3
     #: what is known of a newborn's speed, sizes per second. Raise: its second detection moves it more. ByteTrack 1.9.
     birth_rate_std: float = 1.0
     #: rates fade with this time constant while nothing is seen. Raise: straighter, longer coasting.
-    coast_s: float = 1.7
+    coast_s: float = 10.0
 
     #: least IoU of a match the moment after a sighting. Raise: fewer wrong matches, more broken tracks. SORT 0.3, BoT-SORT 0.2.
     min_overlap: float = 0.25

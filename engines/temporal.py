@@ -149,6 +149,8 @@ class TemporalEngine:
         self.runner, self.spec, self.config = runner, runner.spec, runner.spec.config
         self.timeline = Timeline(self.config, runner.cameras)
         self._gap = gap
+        self._no_context = np.zeros((self.config.context, self.config.context_dim), np.float32)
+        self._none_valid = np.zeros(self.config.context, np.bool_)
 
     def step(self, frames: Sequence[TemporalFrame]) -> list[TemporalAnswer]:
         """One answer a frame, in order. A frame or stream at fault is refused by a sentence in its answer; no other answer changes.
@@ -169,41 +171,58 @@ class TemporalEngine:
         return [answers[s] for s in slots]
 
     def _check(self, frame: TemporalFrame) -> _Checked:
-        """The frame with every faulty stream absent; with a faulty clock or shape, the whole frame inert."""
-        c = self.config
-        out = self._inert(frame.slot)
+        """The frame with every faulty stream absent; with a faulty clock or shape, the whole frame inert.
+
+        A reset is honoured even where the frame itself is refused, or the new epoch's clock would look like a falling one.
+        """
         where = f"camera slot {frame.slot}"
         fault = self._frame_fault(frame)
         if fault:
+            out = self._inert(frame.slot)
+            out.reset = frame.reset
             out.refused.append(f"{where}: {fault}")
             return out
-        tokens, present = np.asarray(frame.tokens, np.float32), np.asarray(frame.present, np.bool_).copy()
-        finite = (np.abs(tokens) <= TOKEN_LIMIT).all(-1)
-        for i in np.flatnonzero(present & ~finite):
-            out.refused.append(
-                f"{where}: track {i}: token must be finite and within {TOKEN_LIMIT:g}, got "
-                f"{_worst(tokens[i])}; the track is absent from this frame"
+        c, refused = self.config, list[str]()
+        tokens, present = self._sane_tokens(frame, where, refused)
+        context, valid = self._sane_context(frame, where, refused)
+        born = np.zeros(c.streams, np.bool_)
+        if frame.born is not None:
+            born[c.latents :] = frame.born
+        here = np.ones(c.streams, np.bool_)
+        here[c.latents :] = present
+        return _Checked(tokens, here, context, valid, float(frame.time_s), born, frame.reset, refused=refused)
+
+    def _sane_tokens(self, frame: TemporalFrame, where: str, refused: list[str]) -> tuple[F32, Mask]:
+        """Tokens with zeros where a track is absent or its token is at fault, and who is present."""
+        tokens, present = np.asarray(frame.tokens, np.float32), np.asarray(frame.present, np.bool_)
+        if not _within(tokens):
+            sane = (np.abs(tokens) <= TOKEN_LIMIT).all(-1)
+            refused += [
+                f"{where}: track {i}: token must be finite and within {TOKEN_LIMIT:g}, got {_worst(tokens[i])}; "
+                "the track is absent from this frame"
+                for i in np.flatnonzero(present & ~sane)
+            ]
+            present = present & sane
+        return np.where(present[:, None], tokens, np.float32(0)), present
+
+    def _sane_context(self, frame: TemporalFrame, where: str, refused: list[str]) -> tuple[F32, Mask]:
+        """Context with zeros where a token is hidden or at fault, and which tokens may be looked at."""
+        c = self.config
+        if frame.context is None or not c.context:
+            return self._no_context, self._none_valid
+        context, wanted = np.asarray(frame.context, np.float32), frame.context_valid
+        if wanted is None and _within(context):
+            return context, ~self._none_valid
+        wanted = ~self._none_valid if wanted is None else np.asarray(wanted, np.bool_)
+        sane = (np.abs(context) <= TOKEN_LIMIT).all(-1)
+        bad = wanted & ~sane
+        if bad.any():
+            refused.append(
+                f"{where}: context: token must be finite and within {TOKEN_LIMIT:g}, got {_worst(context[bad])} in "
+                f"{int(bad.sum())} of {c.context}; they are hidden in this frame"
             )
-        present &= finite
-        out.tokens = np.where(present[:, None], tokens, np.float32(0))
-        out.present = np.concatenate((np.ones(c.latents, np.bool_), present))
-        if frame.context is not None and c.context:
-            context = np.asarray(frame.context, np.float32)
-            sane = (np.abs(context) <= TOKEN_LIMIT).all(-1)
-            wanted = (
-                np.ones(c.context, np.bool_) if frame.context_valid is None else frame.context_valid.astype(np.bool_)
-            )
-            if (wanted & ~sane).any():
-                out.refused.append(
-                    f"{where}: context: token must be finite and within {TOKEN_LIMIT:g}, got {_worst(context)} in "
-                    f"{int((wanted & ~sane).sum())} of {c.context}; they are hidden in this frame"
-                )
-            out.context_valid = wanted & sane
-            out.context = np.where(out.context_valid[:, None], context, np.float32(0))
-        out.time_s, out.skipped, out.reset = float(frame.time_s), False, frame.reset
-        born = np.zeros(c.tracks, np.bool_) if frame.born is None else np.asarray(frame.born, np.bool_)
-        out.born = np.concatenate((np.zeros(c.latents, np.bool_), born))
-        return out
+        valid = wanted & sane
+        return np.where(valid[:, None], context, np.float32(0)), valid
 
     def _frame_fault(self, frame: TemporalFrame) -> str | None:
         """Why a frame cannot be used at all, or None."""
@@ -234,8 +253,8 @@ class TemporalEngine:
         return _Checked(
             tokens=np.zeros((c.tracks, c.token_dim or c.d_model), np.float32),
             present=np.zeros(c.streams, np.bool_),
-            context=np.zeros((c.context, c.context_dim), np.float32),
-            context_valid=np.zeros(c.context, np.bool_),
+            context=self._no_context,
+            context_valid=self._none_valid,
             time_s=0.0 if np.isnan(last) else float(last),
             born=np.zeros(c.streams, np.bool_),
             skipped=True,
@@ -277,6 +296,11 @@ def runs_of(slots: Sequence[int], gap: int) -> list[tuple[int, int]]:
         else:
             runs.append((slot, 1))
     return runs
+
+
+def _within(values: Array) -> bool:
+    """Whether every value is a sane activation; false for any NaN."""
+    return not values.size or bool(values.max() <= TOKEN_LIMIT and values.min() >= -TOKEN_LIMIT)
 
 
 def _worst(values: Array) -> str:

@@ -190,6 +190,21 @@ def test_a_bad_frame_is_skipped_alone(exported: Any, change: dict[str, Any], sai
     assert worst(a[1].latents, offline(random_model(SMALL), own)[0, -1]) < 2e-5
 
 
+def test_a_refused_frame_still_starts_its_epoch(engine: TemporalEngine, exported: Any) -> None:
+    """The first frame of a new epoch is bad; the epoch has begun all the same, so its earlier clock is not refused for ever."""
+    clip = random_clip(SMALL, 9, cameras=CAMERAS)
+    for t in range(5):
+        engine.step(frames_of(clip, t))
+    bad = replace(frames_of(clip, 0)[1], reset=True, tokens=np.zeros((1, 1), np.float32))
+    assert engine.step([bad])[0].skipped
+    fresh = TemporalEngine(RingSession(*exported, CAMERAS))
+    for t in range(4):
+        answer, want = engine.step([frames_of(clip, t)[1]])[0], fresh.step([frames_of(clip, t)[1]])[0]
+        assert not answer.refused
+        here = clip.present[1, t].numpy()
+        assert worst(answer.latents[here], want.latents[here]) < 1e-5
+
+
 @pytest.mark.parametrize("slots", [[4], [-1], [1, 1]])
 def test_wrong_slots_are_a_fault(engine: TemporalEngine, slots: list[int]) -> None:
     """A slot out of range, or twice in one call, is nobody's camera: EngineFault with the slots."""

@@ -56,6 +56,7 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         for old in [*folder.glob("tracks*.txt"), *(folder / n for n in ("annotated.mp4", "summary.json", "det.txt"))]:
             old.unlink(missing_ok=True)
+        (folder / "tracks.txt").touch()  # also where the engine knows no persons
         wanted = labels_of(section.classes).union(*(labels_of(rule.classes or []) for rule in section.rules)) | {MAIN}
         self._files: dict[int, TextIO] = {
             i: (folder / (f"tracks.{label}.txt" if label != MAIN else "tracks.txt")).open("w", encoding="utf-8")
@@ -74,7 +75,7 @@ class Results:
         """Write what one picture gave."""
         box = picture.letterbox
         if self._detections is not None:
-            persons = detections[detections.label == self._labels.index(MAIN)]
+            persons = detections[np.array([self._labels[i] == MAIN for i in detections.label.tolist()], np.bool_)]
             write_detections(self._detections, picture.index + 1, persons, box.source_w, box.source_h)
         shown = reportable(outcome.tracks)
         for i, file in self._files.items():

@@ -82,7 +82,9 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
                 progress(done)
             results.take_events(pipeline.interrupt(camera, "end of file") if last else [])
             if last is None:
-                raise SourceError(f"{path}: holds no picture that can be decoded")
+                raise SourceError(
+                    f"{path}: holds no picture that can be decoded" + (f" ({video.fault})" if video.fault else "")
+                )
             elapsed_s = time.monotonic() - began_s
             return results.summarise(
                 {
@@ -96,6 +98,7 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
                     "height": last.letterbox.source_h,
                     "fps": round(video.info.fps, 3),
                     "duration_s": round(last.time_s, 3),
+                    "fault": video.fault,
                     "engine": _engine(engine),
                     "speed": {"elapsed_s": round(elapsed_s, 3), "fps": round(done / max(elapsed_s, 1e-6), 2)},
                 }

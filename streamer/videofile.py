@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import Letterbox
+from vedette.streamer.errors import SourceError
 from vedette.streamer.letterbox import draw_letterbox
 from vedette.streamer.pacing import Sampler, SourceClock
 from vedette.streamer.privacy import PrivacyMask
@@ -64,6 +65,7 @@ class VideoFile:
         self._sampler = None if fps is None else Sampler(fps)
         self._reader = file.KIND.open(str(path), Want())
         self.frames = 0
+        self.fault: str | None = None
 
     @property
     def info(self) -> Info:
@@ -71,7 +73,10 @@ class VideoFile:
         return self._reader.info
 
     def pictures(self) -> Iterator[Picture]:
-        """Every picture that can be decoded, in order; ``frames`` counts them, skipped ones included."""
+        """Every picture that can be decoded, in order; ``frames`` counts them, skipped ones included.
+
+        A file that breaks in its middle ends there, and ``fault`` says why.
+        """
         clock = SourceClock()
         interval_s = 1.0 / (self.info.fps or UNKNOWN_FPS)
         while True:
@@ -79,12 +84,20 @@ class VideoFile:
                 stamp_s = self._reader.grab()
             except EndOfStream:
                 return
+            except SourceError as error:
+                self.fault = str(error)
+                return
             # where stamps are missing or jump, frames are taken to be evenly spaced: never the time it takes to read
             time_s = clock.at(stamp_s, self.frames * interval_s)
             index = self.frames
             self.frames += 1
             if self._sampler is None or self._sampler.takes(time_s):
-                yield self._picture(index, time_s)
+                try:
+                    picture = self._picture(index, time_s)
+                except SourceError as error:
+                    self.fault = str(error)
+                    return
+                yield picture
 
     def close(self) -> None:
         """Let the file go."""

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"vedette: {error}", file=sys.stderr)
                 failed += 1
                 continue
+            if summary["fault"]:
+                print(f"vedette: {video}: breaks after {summary['frames']} frames: {summary['fault']}", file=sys.stderr)
             print(_sentence(summary, args.out / video.stem) if sys.stdout.isatty() else json.dumps(summary), flush=True)
     finally:
         engine.close()

@@ -159,6 +159,18 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path: Path, process: Callable
         assert any(name in line and line.startswith("vedette: ") for line in err.splitlines())
 
 
+def test_a_truncated_file_gives_what_can_be_decoded(tmp_path: Path, process: Callable) -> None:
+    """Half of an AVI is processed as far as it goes; half of an MP4 has lost its index and is told, exit 4."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 120, 160, 3), np.uint8)
+    for name, expected in (("half.avi", 0), ("half.mp4", 4)):
+        video = write_clip(tmp_path / name, list(noise))
+        video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+        status, out, _ = process(video, "--out", tmp_path / "out")
+        assert status == expected, name
+        if expected == 0:
+            assert 5 < json.loads(out)["analysed"] < 40
+
+
 def test_two_files_of_one_stem_are_refused_before_anything_is_done(tmp_path: Path, process: Callable) -> None:
     """Their results would overwrite each other: exit 2, nothing written."""
     status, _, err = process(tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.avi", "--out", tmp_path / "out")

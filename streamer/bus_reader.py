@@ -15,7 +15,7 @@ from pathlib import Path
 import zmq
 
 from vedette.streamer import wire
-from vedette.streamer.buslink import MAX_MESSAGE, tune
+from vedette.streamer.buslink import MAX_MESSAGE, tune, waiting
 from vedette.streamer.errors import WireError
 from vedette.streamer.mailbox import Lease, Mailbox, Slot, Snapshot
 from vedette.streamer.types import CAMERA_NAME
@@ -23,8 +23,9 @@ from vedette.streamer.types import CAMERA_NAME
 log = logging.getLogger("vedette.bus")
 
 
-#: A consumer that is away for longer than this has its mailbox kept by the follower thread, seconds.
-FOLLOW_AFTER_S = 0.004
+#: A consumer that is away for longer than this has its mailbox kept by the follower thread, seconds. The thread looks
+#: this often: to tell it each time would cost every frame more than all its looks do.
+FOLLOW_AFTER_S = 0.01
 #: Messages taken in under one lock.
 MOST_AT_ONCE = 512
 
@@ -46,6 +47,8 @@ class FrameReader:
         self._mailbox = Mailbox(self._run_dir, self._pay, self._give_back)
         self._woken = False
         self._closed = False
+        self._taking = False
+        self._takes = 0
         self._bell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._context = zmq.Context()
         self._home: dict[bytes, zmq.Socket[bytes]] = {}
@@ -58,8 +61,6 @@ class FrameReader:
         for socket in self._sockets:
             for waiter in (self._wait_fds, self._follow_fds):
                 waiter.register(socket.getsockopt(zmq.FD), select.POLLIN)  # type: ignore[arg-type]
-        self._away = threading.Event()
-        self._away.set()
         self._thread = threading.Thread(target=self._follow, name="frames", daemon=True)
         self._thread.start()
 
@@ -83,7 +84,8 @@ class FrameReader:
         Returns as soon as one frame is there; with ``fill_s`` it then waits at most that long for more (larger
         batches, later answers). Returns early and empty when a snapshot arrived or `wake` was called. One thread only.
         """
-        self._away.clear()
+        self._taking = True
+        self._takes += 1
         try:
             with self._lock:
                 self._drain()
@@ -94,7 +96,7 @@ class FrameReader:
                 self._woken = False
                 return self._mailbox.pop(max_batch)
         finally:
-            self._away.set()
+            self._taking = False
 
     def wake(self) -> None:
         """End a `take` that is waiting in another thread."""
@@ -121,7 +123,6 @@ class FrameReader:
             if self._closed:
                 return
             self._closed = True
-        self._away.set()
         self.wake()
         self._thread.join(timeout=5)
         with self._lock:
@@ -152,10 +153,13 @@ class FrameReader:
     def _follow(self) -> None:
         """The thread: while nobody takes, receive, so that the newest frame waits and credits go back."""
         try:
+            seen = -1
             while not self._closed:
-                self._away.wait()
                 time.sleep(FOLLOW_AFTER_S)
-                while self._away.is_set() and not self._closed:
+                if self._taking or seen != self._takes:
+                    seen = self._takes
+                    continue
+                while not (self._taking or self._closed):
                     with self._lock:
                         self._drain_for_others()
                     self._follow_fds.poll(50)
@@ -178,12 +182,10 @@ class FrameReader:
         if not self._closed:
             for socket in self._sockets:
                 for _ in range(MOST_AT_ONCE):
-                    try:
-                        parts = socket.recv_multipart(zmq.NOBLOCK)
-                    except zmq.Again:
+                    if not waiting(socket):
                         break
                     news = True
-                    self._receive(socket, parts)
+                    self._receive(socket, socket.recv_multipart(zmq.NOBLOCK))
                 else:
                     self._ring_bell()  # a flood: come back, but let others have the lock
         return news

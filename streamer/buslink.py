@@ -36,3 +36,8 @@ def tune(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.RCVHWM, 4096)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5000)
+
+
+def waiting(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message can be received now; ten times cheaper than to try and catch zmq.Again."""
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

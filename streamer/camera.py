@@ -62,6 +62,7 @@ class Camera:
         beat: Beat,
         stopping: threading.Event,
         interval_s: float | None = None,
+        first_epoch: int | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -79,8 +80,8 @@ class Camera:
         self._cadence = Cadence(interval_s)
         self._backoff = Backoff()
         self._paced = not self._kind.live and section.pace == "realtime"
-        # Milliseconds since the machine started: a later life of this camera never reuses an epoch.
-        self._epoch = clock_ns() // 1_000_000
+        # Milliseconds since the machine started: every life of this camera begins above all epochs of the one before.
+        self._epoch = clock_ns() // 1_000_000 if first_epoch is None else first_epoch
         self._connections = 0
         self._seq = 0
         self._frames = 0

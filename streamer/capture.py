@@ -48,6 +48,8 @@ def run(life: Life) -> int | None:
         beat=life.beat,
         stopping=life.stopping,
         interval_s=life.setup.extra.get("interval_s"),
+        # Another host's monotonic clock starts again when that host does; its wall clock goes on.
+        first_epoch=None if ring else int(time.time() * 1000),
     )
     thread = threading.Thread(target=camera.run, name="source", daemon=True)
     thread.start()

@@ -60,7 +60,7 @@ class Child:
         try:
             process = subprocess.Popen(
                 # -P: the folder one happens to stand in must not provide modules
-                [sys.executable, "-P", "-m", "vedette.streamer.worker"],
+                [sys.executable, "-P", "-m", "vedette.streamer.birth", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=2,  # standard output belongs to the command that runs us
                 pass_fds=(writer,),

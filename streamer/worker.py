@@ -1,4 +1,4 @@
-"""The prologue every child process shares: ``python -m vedette.streamer.worker``.
+"""The prologue every child process shares: ``python -m vedette.streamer.worker`` (or ``.birth``, tied to its parent sooner).
 
 The supervisor writes one JSON line, the `Setup`, to the child's standard input and keeps the pipe open:
 further lines are control messages (``{"control": "reload", "config": {...}}``). The child answers on the
@@ -19,7 +19,6 @@ What a beat says: ``state`` (one word), ``mono_ns``, ``deadline_s`` when the nex
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import importlib
 import json
@@ -36,6 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vedette.streamer.birth import die_with_parent, prctl
 from vedette.streamer.config import Config
 from vedette.streamer.errors import VedetteError
 from vedette.streamer.log import redact, setup_logging
@@ -49,7 +49,6 @@ START_S = 60.0
 #: Not yet up, in these states.
 STARTING_STATES = ("starting", "loading")
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -142,26 +141,10 @@ class Life:
             self.stopping.set()  # the supervisor is gone
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies; exit now if that already happened."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-
-
-def _prctl(option: int, value: int | bytes) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    # prctl reads five longs; plain ints would be passed as 32 bits
-    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-    zero = ctypes.c_ulong(0)
-    if libc.prctl(option, argument, zero, zero, zero) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option})")
-
-
 def _confine(setup: Setup) -> None:
     """Less power and no traces: no new privileges, no core file (it would hold pictures), nothing for others."""
-    _prctl(_PR_SET_NAME, f"vd-{setup.name}"[:15].encode())
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_NAME, f"vd-{setup.name}"[:15].encode())
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o027)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests import children
@@ -176,6 +179,33 @@ def test_secrets_do_not_travel_in_the_environment(spawn: Callable[..., Child], m
     told = until(hidden, lambda: hidden.beat.get("told"))
     assert not {"DOCK_PASSWORD", "DOCK_URL"} & set(told["names"])
     assert "PYTHONPATH" in told["names"]
+
+
+def test_a_child_is_tied_to_its_parent_before_it_imports_anything_slow() -> None:
+    """What runs before PR_SET_PDEATHSIG takes no time: a supervisor that is killed while a child starts leaves nobody."""
+    code = "import sys, vedette.streamer.birth; print([m for m in ('numpy', 'pydantic', 'zmq', 'yaml', 'cv2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_an_orphan_in_its_first_moment_dies(tmp_path: Path) -> None:
+    """The parent is killed right after the spawn: the child, whose setup nobody will finish, is gone within 2 s."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "from vedette.streamer.child import Child\n"
+        "from vedette.streamer.worker import Setup\n"
+        "child = Child.spawn(Setup('hub', 'hub', 'b', '/', {}, -1, -1), time.monotonic())\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    parent = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
+    assert parent.returncode == -signal.SIGKILL
+    orphan = int(parent.stdout)
+    deadline_s = time.monotonic() + 2
+    while psutil.pid_exists(orphan) and psutil.Process(orphan).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
 
 
 def test_exit_statuses_have_words() -> None:

@@ -125,6 +125,7 @@ class Embedder(nn.Module):
         self.deep = nn.Linear(deep, DEEP)
         self.hidden = nn.Linear(STRIPES * (COLOURS + TEXTURES) + DEEP, HIDDEN)
         self.out = nn.Linear(HIDDEN, EMBEDDING_DIM)
+        self.straight = nn.Linear(STRIPES * (COLOURS + TEXTURES), EMBEDDING_DIM)  # keeps what a histogram knows
         ys = (torch.arange(STRIPES * STRIPE_ROWS) + 0.5) / (STRIPES * STRIPE_ROWS)
         xs = 0.15 + 0.7 * (torch.arange(STRIPE_COLS) + 0.5) / STRIPE_COLS
         grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij"), -1).reshape(-1, 2)
@@ -139,7 +140,13 @@ class Embedder(nn.Module):
         self.palette.weight.copy_(2 * sharp * anchors * COLOUR_UNIT)
         self.palette.bias.copy_(-sharp * (anchors**2).sum(1))
         g = torch.Generator().manual_seed(7)
-        for layer, gain in ((self.texture, 0.02), (self.deep, 0.02), (self.hidden, 0.08), (self.out, 0.12)):
+        for layer, gain in (
+            (self.texture, 0.02),
+            (self.deep, 0.02),
+            (self.hidden, 0.08),
+            (self.out, 0.04),
+            (self.straight, 0.1),
+        ):
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=g) * gain)
             layer.bias.copy_(torch.randn(layer.bias.shape, generator=g) * 1e-3)
         self.texture.weight[-1].zero_()
@@ -151,8 +158,8 @@ class Embedder(nn.Module):
         y = xy[..., 1:2] + wh[..., 1:2] * self.grid[:, 0]
         return read_points(raw.colour, x, y) / COLOUR_UNIT, read_points(raw.shallow, x, y)
 
-    def describe(self, colour: Tensor, texture: Tensor, deep: Tensor) -> Tensor:
-        """colour [N,48,3], texture [N,48,32], deep [N,128] -> [N,64], each of length 1."""
+    def describe(self, colour: Tensor, texture: Tensor, deep: Tensor, drop: float = 0.2) -> Tensor:
+        """colour [N,48,3], texture [N,48,32], deep [N,128] -> [N,64], each of length 1. drop: in training only."""
         n = colour.shape[0]
         # flattened to matrices, the exporter writes Gemm and keeps the names of the weights
         bins = self.palette(colour.flatten(0, 1)).softmax(-1)
@@ -160,8 +167,11 @@ class Embedder(nn.Module):
         weight = soft[..., -1:].view(n, STRIPES, -1, 1).softmax(2)
         values = torch.cat([bins, F.relu(soft[..., :-1])], -1).view(n, STRIPES, -1, COLOURS + TEXTURES)
         stripe = (values * weight).sum(2)  # [N,6,32]
-        hist = torch.cat([(stripe[..., :COLOURS] + 1e-4).sqrt(), stripe[..., COLOURS:]], -1)
-        e = self.out(F.relu(self.hidden(torch.cat([hist.flatten(1), self.deep(deep)], 1))))
+        hist = torch.cat([(stripe[..., :COLOURS] + 1e-4).sqrt(), stripe[..., COLOURS:]], -1).flatten(1)
+        hist = F.dropout(hist, drop, self.training)
+        deep = self.deep(F.dropout(deep, drop, self.training))
+        inner = F.dropout(F.relu(self.hidden(torch.cat([hist, deep], 1))), drop, self.training)
+        e = self.out(inner) + self.straight(hist)
         return e * torch.rsqrt((e * e).sum(-1, keepdim=True) + 1e-9)
 
     def forward(self, raw: Raw, boxes: Tensor, rows: Tensor) -> Tensor:

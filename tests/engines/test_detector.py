@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from vedette.engines.api import LABELS, Batch, EngineFault, Letterbox
 from vedette.engines.load import load
 

@@ -31,7 +31,7 @@ def open_temporal(
     if backend == "onnxruntime":
         return _on_cpu(graph, spec, cameras, threads), "onnxruntime: asked for by the configuration"
     try:
-        runner, reason = _on_tensorrt(graph, spec, cameras, plans, wait=backend == "tensorrt")
+        runner, reason = _on_tensorrt(*_for_tensorrt(model, graph, spec), cameras, plans, wait=backend == "tensorrt")
     except EngineFault as e:
         if backend == "tensorrt":
             raise
@@ -41,6 +41,16 @@ def open_temporal(
 
 def _on_cpu(graph: bytes, spec: TemporalSpec, cameras: int, threads: int) -> TemporalEngine:
     return TemporalEngine(RingSession(graph, spec, cameras, threads=threads))
+
+
+def _for_tensorrt(model: Path, graph: bytes, spec: TemporalSpec) -> tuple[bytes, TemporalSpec]:
+    """The fp16 twin of a model where it lies beside it (``x-fp16.onnx``), else the model itself unless its numbers are the CPU's."""
+    twin = model.with_name(f"{model.stem}-fp16.onnx")
+    if twin.exists():
+        return load_graph(twin)
+    if spec.precision == "int8":
+        raise EngineFault(f"tensorrt: {model.name} is int8 for the CPU, got no {twin.name} beside it; export one")
+    return graph, spec
 
 
 def _on_tensorrt(

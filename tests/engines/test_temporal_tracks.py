@@ -18,7 +18,7 @@ from vedette.engines.runtimes.cuda import probe_driver  # noqa: E402
 from vedette.engines.runtimes.ringstate import RingSession  # noqa: E402
 from vedette.engines.temporal import TemporalEngine  # noqa: E402
 from vedette.engines.temporal_load import open_temporal  # noqa: E402
-from vedette.engines.temporal_spec import TOKEN_DIM, save_graph  # noqa: E402
+from vedette.engines.temporal_spec import TOKEN_DIM, load_graph, save_graph  # noqa: E402
 from vedette.engines.temporal_tracks import (  # noqa: E402
     NOVELTY_WARM_UP_S,
     Novelty,
@@ -139,6 +139,20 @@ def test_novelty_is_high_when_the_scene_breaks_the_expectation() -> None:
         usual += [score] if score is not None else []
     assert abs(np.median(usual)) < 1
     assert novelty.update(60.1, np.full((4, 8), 9.0, np.float32), None) > 10
+
+
+def test_tensorrt_takes_the_fp16_twin(exported: Any, tmp_path: Path) -> None:
+    """Beside an int8 graph for the CPU the fp16 twin is taken; without one the int8 graph is refused for TensorRT."""
+    from vedette.engines import temporal_load
+
+    model = tmp_path / "m.onnx"
+    weights = random_model(CONFIG).weights()
+    save_graph(model, *export_rift(CONFIG, weights, "kvu", "int8"))
+    graph, spec = load_graph(model)
+    with pytest.raises(EngineFault, match=r"is int8 for the CPU, got no m-fp16\.onnx"):
+        temporal_load._for_tensorrt(model, graph, spec)
+    save_graph(tmp_path / "m-fp16.onnx", *export_rift(CONFIG, weights, "kvu", "fp16"))
+    assert temporal_load._for_tensorrt(model, graph, spec)[1].precision == "fp16"
 
 
 def test_auto_says_why(exported: Any, tmp_path: Path) -> None:

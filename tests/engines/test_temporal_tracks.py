@@ -141,7 +141,7 @@ def test_novelty_is_high_when_the_scene_breaks_the_expectation() -> None:
     assert novelty.update(60.1, np.full((4, 8), 9.0, np.float32), None) > 10
 
 
-def test_tensorrt_takes_the_fp16_twin(exported: Any, tmp_path: Path) -> None:
+def test_tensorrt_takes_the_fp16_twin(tmp_path: Path) -> None:
     """Beside an int8 graph for the CPU the fp16 twin is taken; without one the int8 graph is refused for TensorRT."""
     from vedette.engines import temporal_load
 

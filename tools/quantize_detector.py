@@ -1,0 +1,48 @@
+"""INT8 versions of the detector, and how far they are from it; JSON on stdout.
+
+    python tools/quantize_detector.py --frames FRAMES --out OUT
+
+FRAMES is a folder that `train_detector.py frames` wrote: its pictures calibrate, others of them are compared. Writes
+OUT/NAME.int8.onnx for ONNX Runtime and, with --tensorrt, OUT/NAME.int8-trt.onnx (symmetric, no quantised biases).
+What INT8 costs in AP and saves in time: `eval_detector.py --also OUT/NAME.int8.onnx`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detector_peers import letterbox
+
+from vedette.engines.load import parse_size, resolve
+from vedette.engines.parity import parity_report
+from vedette.engines.quantize import quantize_detector
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", default="vedette-nano")
+    p.add_argument("--frames", type=Path, required=True)
+    p.add_argument("--size", default="416x256")
+    p.add_argument("--calibrate", type=int, default=60, help="pictures whose ranges become scales")
+    p.add_argument("--compare", type=int, default=20, help="other pictures the files are compared on")
+    p.add_argument("--tensorrt", action="store_true")
+    p.add_argument("--out", type=Path, required=True)
+    a = p.parse_args()
+    paths = sorted(a.frames.glob("*.jpg"))
+    np.random.default_rng(0).shuffle(paths)  # type: ignore[arg-type]
+    chosen = paths[: a.calibrate + a.compare]
+    canvases = [letterbox(cv2.imread(str(path)), parse_size(a.size), 0, True)[0] for path in chosen]
+    source, files = resolve(a.model), []
+    a.out.mkdir(parents=True, exist_ok=True)
+    for target, suffix in (("onnxruntime", "int8"), *((("tensorrt", "int8-trt"),) if a.tensorrt else ())):
+        out = a.out / f"{source.stem}.{suffix}.onnx"
+        files.append(quantize_detector(source, out, canvases[: a.calibrate], target=target))
+    print(json.dumps(parity_report(source, files, canvases[a.calibrate :], torch=True), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -88,6 +88,15 @@ class Daemon:
                 return row["pid"] if row["pid"] and alive(row["pid"]) else None
         return None
 
+    def wait_streaming(self, *cameras: str, timeout_s: float = 60.0) -> None:
+        """Until each of these cameras says that it streams."""
+
+        def streaming() -> bool:
+            states = {row.get("camera"): row["state"] for row in self.processes()}
+            return all(states.get(name) == "streaming" for name in cameras)
+
+        wait_for(f"{', '.join(cameras)} streaming ({self.log})", streaming, timeout_s)
+
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Until /readyz answers."""
         wait_for(f"readyz ({self.log})", lambda: self.get("/readyz"), timeout_s)

@@ -124,6 +124,7 @@ def test_kill_nine_times_ten(daemon: Daemon, role: str) -> None:
 @pytest.mark.slow
 def test_a_stopped_capture_costs_only_its_camera(daemon: Daemon) -> None:
     """SIGSTOP of one capture: it is replaced, the other camera's process stays and its alerts go on."""
+    daemon.wait_streaming("east", "west")  # a child that still starts is given a minute
     east = wait_for("east", lambda: daemon.pid("capture", "east"), 30)
     west = wait_for("west", lambda: daemon.pid("capture", "west"), 30)
     os.kill(east, signal.SIGSTOP)

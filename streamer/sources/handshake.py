@@ -26,15 +26,25 @@ _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 
 def describe(url: str, timeout_s: float) -> None:
     """Return when the RTSP server would play ``url``. Raises SourceRefused (credentials) or SourceError, redacted."""
+    described(url, timeout_s).close()
+
+
+def described(url: str, timeout_s: float) -> socket.socket:
+    """Like `describe`; the connection stays open until the caller closes it."""
     parts = urlsplit(url)
     name = redact(url)
     deadline = time.monotonic() + timeout_s
-    with contextlib.closing(_connect(parts, 322 if parts.scheme == "rtsps" else 554, timeout_s, name)) as connection:
+    connection = _connect(parts, 322 if parts.scheme == "rtsps" else 554, timeout_s, name)
+    try:
         status, challenges = _exchange(connection, parts, "", 1, deadline, name)
         if status == 401:
             answer = authorization(challenges, "DESCRIBE", _bare(parts), parts, name)
             status, _ = _exchange(connection, parts, f"Authorization: {answer}\r\n", 2, deadline, name)
-    _judge(status, parts, name)
+        _judge(status, parts, name)
+    except SourceError:
+        connection.close()
+        raise
+    return connection
 
 
 def ask_http(url: str, timeout_s: float) -> None:

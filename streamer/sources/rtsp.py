@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from urllib.parse import urlsplit
 
+from vedette.streamer.errors import SourceError
 from vedette.streamer.sources.base import Kind, Reader, Want
-from vedette.streamer.sources.handshake import describe
+from vedette.streamer.sources.handshake import described
 
 
 def _takes(source: str) -> bool:
@@ -19,10 +21,14 @@ def _address(source: str) -> tuple[str, int] | None:
 
 def _open(source: str, want: Want) -> Reader:
     # FFmpeg cannot say why it failed, and may wait for ever for a server that never answers: ask first ourselves.
-    describe(source, want.open_timeout_s)
+    connection = described(source, want.open_timeout_s)
     from vedette.streamer.sources.opencv import OpenCvReader, network_options
 
     options = network_options(want, "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto") | {"rtsp_transport": want.transport}
+    # While we stay, a server that prepares its stream for the first client keeps it for the second: FFmpeg.
+    with contextlib.closing(connection), contextlib.suppress(SourceError):
+        return OpenCvReader(source, want, live=True, options=options)
+    # A camera that allows one client at a time, perhaps.
     return OpenCvReader(source, want, live=True, options=options)
 
 

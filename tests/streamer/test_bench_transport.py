@@ -12,6 +12,7 @@ from vedette.streamer.bench import transport
 from vedette.streamer.bench.transport_peers import checksum, pictures
 
 
+@pytest.mark.slow
 def test_the_document_has_what_it_promises(capsys: pytest.CaptureFixture[str]) -> None:
     """Engine size, one short round: all transports that are installed deliver, none of them a wrong frame."""
     parser = argparse.ArgumentParser()

@@ -69,6 +69,7 @@ def test_truncations_of_every_length_end_the_same_way(tmp_path: Path) -> None:
     assert len(read_in_one_process(*paths)) == len(paths)
 
 
+@pytest.mark.slow
 def test_damaged_bytes_end_the_same_way(tmp_path: Path) -> None:
     """Random damage in header and data: every file has an outcome."""
     rng = np.random.default_rng(11)

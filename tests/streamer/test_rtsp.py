@@ -73,6 +73,7 @@ def test_a_refused_camera_is_retried_slowly(tmp_path: Path) -> None:
         assert "sesame123" not in str(capture.beats) + "".join(capture.log)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up_in_time(tmp_path: Path) -> None:
     """It accepts the connection and says nothing: an error within the announced deadline, again and again."""
     with rtsp_server("--silent") as server:
@@ -109,6 +110,7 @@ def test_a_camera_that_dies_comes_back(tmp_path: Path) -> None:
         assert took_s < 20
 
 
+@pytest.mark.slow
 def test_evidence_is_cut_while_a_read_hangs(tmp_path: Path) -> None:
     """The camera stops sending but keeps the connection: cuts are still answered, and the announced deadline is short.
 

@@ -16,8 +16,9 @@ from vedette.kernels.nms import iou_matrix
 
 #: the true rate of vtest.avi (its header says 10)
 VTEST_HZ = 7.0
-#: clips in which no person can be seen (all but tree.avi were training clips: an optimistic number)
-EMPTY_CLIPS = ("clips/car-detection.mp4", "clips/video.avi", "hostile/tree.avi")
+#: clips in which no person can be seen, and how many frames of them (after that a hand reaches into tree.avi); all but
+#: tree.avi were training clips: an optimistic number
+EMPTY_CLIPS = {"clips/car-detection.mp4": 100_000, "clips/video.avi": 100_000, "hostile/tree.avi": 45}
 
 
 def stripe_histogram(crop: np.ndarray) -> np.ndarray:
@@ -134,9 +135,9 @@ def false_per_hour(named: dict, data: Path, score: float = 0.5) -> dict:
     """Person detections of at least ``score`` in clips that show nobody, an hour of video, at every 5th frame."""
     out: dict = {"score": score, "clips": list(EMPTY_CLIPS)}
     frames, hours = [], 0.0
-    for clip in EMPTY_CLIPS:
+    for clip, most in EMPTY_CLIPS.items():
         capture, k = cv2.VideoCapture(str(data / clip)), 0
-        while True:
+        while k < most:
             ok, image = capture.read()
             if not ok:
                 break

@@ -200,7 +200,8 @@ class Presence:
         """The visitor unseen since before this track was born that was expected nearest to it, if near enough."""
         best, best_heights = None, HANDOVER_HEIGHTS
         for visit in self._visits.values():
-            if not visit.inside or visit.seen_s > born_s or not _alike(visit, view, i):
+            # ages are f32: born in the very picture that showed the visitor last is beside it, not after it
+            if not visit.inside or visit.seen_s > born_s - 1e-3 or not _alike(visit, view, i):
                 continue
             # a walker may have stopped behind the obstacle: half of the way is the least wrong guess
             gap_s = (view.time_s - visit.seen_s) / 2

@@ -93,6 +93,14 @@ def test_somebody_who_walks_in_is_never_taken_for_the_lost_one() -> None:
     assert phases(stage.show({2: INSIDE}, 3)) == ["start"]
 
 
+def test_somebody_first_seen_beside_the_visitor_is_somebody_else() -> None:
+    """A track born in the last picture that shows the visitor never inherits that visit."""
+    stage = Stage(ENTER)
+    stage.show({1: INSIDE}, 10)
+    stage.show({1: INSIDE, 2: (0.53, 0.5)}, age_s=0.0)
+    assert phases(stage.show({2: (0.53, 0.5)}, 1, age_s=0.1)) == ["start"]
+
+
 def test_two_numbers_seen_together_are_two_visitors() -> None:
     """When the lost one returns beside its supposed successor, the successor gets its own alert."""
     stage = Stage(ENTER)

@@ -64,7 +64,9 @@ class RunDir:
 
     def _lock(self, deadline_s: float) -> int:
         while True:
-            fd = _open_own(self.path)
+            fd = _open_own(self.path, may_vanish=time.monotonic() < deadline_s)
+            if fd is None:
+                continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same(fd, self.path):
@@ -85,14 +87,16 @@ class RunDir:
         os.close(self._fd)
 
 
-def _open_own(path: Path) -> int:
-    """The folder, made if need be, opened without following links."""
+def _open_own(path: Path, *, may_vanish: bool) -> int | None:
+    """The folder, made if need be, opened without following links; None when another daemon swept it in between."""
     try:
         path.mkdir(mode=0o750, exist_ok=True)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileExistsError, NotADirectoryError) as error:
         raise StoreError(f"run folder: {path} is somebody else's; remove it or set XDG_RUNTIME_DIR") from error
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and may_vanish and path.parent.is_dir():
+            return None
         raise StoreError(f"run folder: cannot make {path}: {error.strerror}") from error
     owner = os.fstat(fd).st_uid
     if owner != os.getuid():

@@ -140,3 +140,19 @@ def test_a_folder_that_is_swept_while_it_is_made_is_made_again(short: Path) -> N
     starter.join(30)
     assert path.is_dir()
     made[0].remove()
+
+
+def test_daemons_that_start_together_do_not_lose_their_folders(short: Path) -> None:
+    """Many at once, each sweeping beside itself: every one ends with its own folder, whatever the others removed."""
+    paths = [short / f"vedette-{os.getuid()}-{i:010x}" for i in range(16)]
+    for _ in range(20):
+        made: list[RunDir] = []
+        threads = [threading.Thread(target=lambda p, m: m.append(RunDir(p, 30)), args=(path, made)) for path in paths]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len(made) == len(paths)
+        assert all(path.is_dir() for path in paths)
+        for own in made:
+            own.remove()

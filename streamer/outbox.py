@@ -8,6 +8,7 @@ so it is gapless from 1 for the life of the store, whose UUID is the ``stream``.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sqlite3
 import time
@@ -191,10 +192,11 @@ class Outbox:
         return outcome
 
     def _insert(self, draft: Draft, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
-        event, picture = draft.event, draft.picture
+        event = draft.event
         if self.known(event.id, event.rev):
             outcome.duplicates += 1
             return
+        picture = draft.picture or self._picture_of(event.id)
         seq = self.last_seq + 1
         total_ms = (mono_ns - event.mono_ns) / 1e6 if draft.timed else None
         if total_ms is None or not 0 <= total_ms <= MAX_TOTAL_MS:
@@ -222,6 +224,13 @@ class Outbox:
         outcome.stored.append(Stored(seq, event.camera, event.kind, event.id, event.rev, body))
         if event.phase != "end" and (event.producer, event.boot) in self._retired:
             self._interrupt(event, outcome, wall_s, mono_ns)  # a dead life's last words came after its heir's hello
+
+    def _picture_of(self, event_id: str) -> Picture | None:
+        """The newest picture of the incident that is still there: a telling without its own shows that one."""
+        row = self._db.execute(
+            "SELECT path, body FROM alerts JOIN pictures USING (seq) WHERE id=? ORDER BY rev DESC LIMIT 1", (event_id,)
+        ).fetchone()
+        return None if row is None else Picture(row[0], 0, json.loads(row[1])["evidence"]["sha256"])
 
     def _interrupt(self, event: Event, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
         end = interrupted(event, mono_ns=mono_ns, wall_s=wall_s)

@@ -232,3 +232,16 @@ def test_what_a_killed_writer_reported_is_there(tmp_path: Path) -> None:
     assert sorted(stored) == list(range(1, box.last_seq + 1))
     assert all(stored[seq] == event_id for seq, event_id in reported)
     box.close()
+
+
+def test_later_tellings_show_the_incidents_picture(outbox: Outbox) -> None:
+    """An update or end without a picture of its own names the incident's newest one; its bytes count once."""
+    picture = Picture("evidence/dock/2026-01-01/a-0.jpg", 1000, "ab" * 32)
+    outbox.commit([Draft(numbered_event(1), picture), Draft(numbered_event(2))])
+    outbox.commit([Draft(numbered_event(1, rev=1)), Draft(numbered_event(2, rev=1))])
+    assert [a["evidence"]["snapshot"] for a in bodies(outbox)] == [picture.path, None, picture.path, None]
+    assert bodies(outbox)[2]["evidence"]["sha256"] == picture.sha256
+    assert outbox.picture_bytes() == 1000
+    reader = OutboxReader(outbox.path.parent)
+    assert reader.snapshot(3) == outbox.path.parent / picture.path
+    reader.close()

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vedette.streamer.birth import die_with_parent
 from vedette.streamer.errors import VedetteError
-from vedette.streamer.worker import die_with_parent
 
 #: How long an ordered stop may take before the daemon is killed, seconds.
 STOP_S = 9.0

@@ -41,7 +41,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_WISH_S = 0.25
 #: Without hub or infer nobody is served: they are tried again sooner than a camera that is away.
 ESSENTIAL = Policy(cap_s=5.0)
-CAMERA = Policy(cap_s=30.0)
+#: A capture that keeps crashing costs most of a second of CPU a start; ten seconds of life are health.
+CAMERA = Policy(cap_s=10.0, healthy_s=10.0)
 #: Exit codes that, at the first start, no restart will heal: a wrong configuration or store, no engine.
 HOPELESS = (2, 3)
 

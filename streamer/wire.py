@@ -17,6 +17,7 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
                        ``event`` Event jpeg                 kept and resent until acknowledged
     hub -> producer    ``hello`` {"boot"}                   the hub is (again) there: resend what is not acknowledged
                        ``ack`` {"id","rev"}                 committed (or already was)
+                       ``refuse`` {"id","rev","why"}        can never be committed: it breaks the alert schema
 ``telemetry.sock`` everyone PUSH -> hub PULL, lossy, counted
                        topic json                          ``track.<camera>``, ``status.<camera>``, ``process``
 

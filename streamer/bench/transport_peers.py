@@ -3,13 +3,17 @@
     python transport_peers.py recv|send TRANSPORT PLACE HEIGHT WIDTH FPS SECONDS
 
 TRANSPORT: vedette, imagezmq, pyzmq-copy, pyzmq-zerocopy. PLACE: a run folder. FPS 0 is flat out. The receiver prints one
-JSON line when it is ready and one with what it measured; only frames whose checksum is right count. Every sender starts
-from the same pictures in its own memory, stamps before it hands a picture over, and the receiver stamps when it can read
-the pixels, before the checksum.
+JSON line when it is ready and one with what it measured; only frames whose checksum is right count.
+
+Every sender's pictures are made the same way: a new one is written once, as a decoder or a resize does, into the memory
+that the transport offers (a slot of our ring; an array of the sender's own elsewhere). The sender stamps when the
+picture is complete, the receiver when it can read the pixels, before the checksum; both halves count flat out.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import json
 import sys
 import time
@@ -26,13 +30,19 @@ PICTURES = 4
 HIGH_WATER = 4
 
 Received = tuple[int, int, Any]  # index of the picture, when it was sent (ns), pixels
-Send = Callable[[int, Any], None]
+Produce = Callable[[Any], None]  # writes the next picture into an array
+Send = Callable[[int, Produce], None]
 
 
 def pictures(height: int, width: int) -> list[Any]:
     """The same random pictures in every process."""
     rng = np.random.default_rng(7)
     return [rng.integers(0, 256, (height, width, 3), np.uint8) for _ in range(PICTURES)]
+
+
+def copy_pixels(picture: Any, memory: Any) -> None:
+    """One picture into memory that is in one piece: the cheapest way to make it there."""
+    ctypes.memmove(memory.ctypes.data, picture.ctypes.data, picture.nbytes)
 
 
 def checksum(pixels: Any) -> int:
@@ -68,10 +78,11 @@ def sender_vedette(place: Path, height: int, width: int) -> Send:
     writer = FrameWriter(place, "bench", "1", ring)
     box = Letterbox.fit((height, width), (height, width))
 
-    def send(number: int, pixels: Any) -> None:
-        writer.poll(0)  # credits that came back while we were idle
-        while not writer.send(Frame("bench", 0, number, time.monotonic_ns(), 0.0, 0.0, pixels, box)):
-            writer.poll(50)
+    def send(number: int, produce: Produce) -> None:
+        while (slot := writer.reserve(height, width)) is None:
+            writer.poll(50)  # no credit: wait for one
+        produce(slot)
+        writer.send(Frame("bench", 0, number, time.monotonic_ns(), 0.0, 0.0, slot, box))
 
     return send
 
@@ -89,13 +100,15 @@ def receive_imagezmq(place: Path, ready: Callable[[], None]) -> Iterator[Receive
         yield int(number), int(sent_ns), pixels
 
 
-def sender_imagezmq(place: Path) -> Send:
+def sender_imagezmq(place: Path, height: int, width: int) -> Send:
     """imageZMQ's sender."""
     import imagezmq
 
     sender = imagezmq.ImageSender(connect_to=endpoint(place, "tcp"))
+    pixels = np.empty((height, width, 3), np.uint8)
 
-    def send(number: int, pixels: Any) -> None:
+    def send(number: int, produce: Produce) -> None:
+        produce(pixels)
         sender.send_image(f"{number % PICTURES} {time.monotonic_ns()}", pixels)
 
     return send
@@ -114,13 +127,18 @@ def receive_pyzmq(place: Path, height: int, width: int, ready: Callable[[], None
         yield int(number), int(sent_ns), np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
 
-def sender_pyzmq(place: Path, *, copy: bool) -> Send:
+def sender_pyzmq(place: Path, height: int, width: int, *, copy: bool) -> Send:
     """A plain PUSH socket."""
     socket: Any = zmq.Context.instance().socket(zmq.PUSH)
     socket.set_hwm(HIGH_WATER)
     socket.connect(endpoint(place, "ipc"))
 
-    def send(number: int, pixels: Any) -> None:
+    # without copies a picture must stay untouched while it waits in the queues of both ends or is on its way
+    stock = [np.empty((height, width, 3), np.uint8) for _ in range(1 if copy else 2 * HIGH_WATER + 2)]
+
+    def send(number: int, produce: Produce) -> None:
+        pixels = stock[number % len(stock)]
+        produce(pixels)
         socket.send(b"%d %d" % (number % PICTURES, time.monotonic_ns()), zmq.SNDMORE)
         socket.send(pixels, copy=copy)
 
@@ -146,8 +164,8 @@ def sender_of(name: str, place: Path, height: int, width: int) -> Send:
     if name == "vedette":
         return sender_vedette(place, height, width)
     if name == "imagezmq":
-        return sender_imagezmq(place)
-    return sender_pyzmq(place, copy=name == "pyzmq-copy")
+        return sender_imagezmq(place, height, width)
+    return sender_pyzmq(place, height, width, copy=name == "pyzmq-copy")
 
 
 def receive(name: str, place: Path, height: int, width: int, _fps: float, seconds: float) -> None:
@@ -186,7 +204,8 @@ def send(name: str, place: Path, height: int, width: int, fps: float, seconds: f
     while time.monotonic() - began < 4 * seconds + 10:
         if fps:
             time.sleep(max(0.0, began + number / fps - time.monotonic()))
-        push(number, stock[number % PICTURES])
+        picture = stock[number % PICTURES]
+        push(number, functools.partial(copy_pixels, picture))
         number += 1
 
 

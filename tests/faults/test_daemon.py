@@ -110,6 +110,8 @@ def test_kill_nine_times_ten(daemon: Daemon, role: str) -> None:
             daemon.start()
             daemon.wait_ready()
         else:
+            if role == "capture":
+                daemon.wait_streaming("east")  # killed while it works, not while it waits for its next life
             pid = wait_for(f"pid of {role}", lambda: daemon.pid(role, "east" if role == "capture" else None), 30)
             os.kill(pid, signal.SIGKILL)
             wait_for("killed", lambda pid=pid: not alive(pid), 2)

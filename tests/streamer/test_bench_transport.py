@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vedette.streamer.bench import transport
-from vedette.streamer.bench.transport_peers import checksum, pictures
+from vedette.streamer.bench.transport_peers import checksum, rows
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_the_document_has_what_it_promises(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_checksum_notices_a_stale_and_a_torn_frame() -> None:
     """Different pictures differ, half of one and half of another differ from both, a single changed byte is seen."""
-    first, second = pictures(31, 45)[:2]
+    first, second = (np.tile(row, (31, 1, 1)) for row in rows(45)[:2])
     torn = first.copy()
     torn[15:] = second[15:]
     flipped = first.copy()

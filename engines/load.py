@@ -10,12 +10,10 @@ from typing import Any
 
 from vedette.engines import zoo
 from vedette.engines.api import LABELS, Engine, EngineFault, EngineSpec
+from vedette.engines.canvas import DEFAULT_SIZE, parse_size
 from vedette.engines.detector import Detector
 from vedette.engines.runtimes.onnxruntime import OrtRuntime, sha256_of
 
-DEFAULT_SIZE = "416x256"
-#: names for the sizes we measured
-SIZES = {"fast": "320x192", "default": DEFAULT_SIZE, "quality": "640x384"}
 #: backend -> "module:function", called as f(source, name=, size=, threads=) -> (Runtime, (height, width), precision)
 BACKENDS = {
     "onnxruntime": "vedette.engines.load:open_onnxruntime",
@@ -37,13 +35,13 @@ def load(
     name_or_path: ``vedette-nano`` (shipped), a name of ``vedette models list``, or an ONNX file. size: canvas as
     "WIDTHxHEIGHT" in multiples of 32, or fast | default | quality; more pixels find smaller people and cost
     time in proportion; None is 416x256, or the graph's own size where it is fixed. backend: auto, onnxruntime or tensorrt.
-    family, labels: for foreign graphs, see `vedette.engines.families`.
+    family, labels: for foreign graphs, see `vedette.engines.adapt`.
     """
     path = resolve(name_or_path)
     if family is None and name_or_path in zoo.MODELS:
         family = zoo.MODELS[name_or_path].family
     if family is not None:
-        from vedette.engines.families import adapt
+        from vedette.engines.adapt import adapt
 
         source: Path | bytes = adapt(path, family, labels, size)
     else:
@@ -81,18 +79,6 @@ def choose_backend(backend: str) -> tuple[str, str]:
     if backend not in BACKENDS:
         raise EngineFault(f"engine.backend: needs one of {['auto', *BACKENDS]}, got {backend!r}")
     return backend, f"{backend}: asked for by the configuration"
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """ "416x256" -> (256, 416), height first; both positive multiples of 32."""
-    text = SIZES.get(size, size)
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise EngineFault(f"engine.size: needs WIDTHxHEIGHT or one of {sorted(SIZES)}, got {size!r}")
-    w, h = int(width), int(height)
-    if min(w, h) < 64 or max(w, h) > 4096 or w % 32 or h % 32:
-        raise EngineFault(f"engine.size: width and height need multiples of 32 from 64 to 4096, got {size!r}")
-    return h, w
 
 
 def open_onnxruntime(

@@ -25,7 +25,7 @@ CHUNK = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One published file. family: how `vedette.engines.families` decodes it, None for our own graphs."""
+    """One published file. family: how `vedette.engines.adapt` decodes it, None for our own graphs."""
 
     name: str
     url: str

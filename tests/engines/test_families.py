@@ -15,7 +15,8 @@ onnx = pytest.importorskip("onnx", reason="needs the models extra")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from vedette.engines.families import COCO_CLASSES, adapt  # noqa: E402
+from vedette.engines.adapt import adapt  # noqa: E402
+from vedette.engines.coco import COCO_CLASSES  # noqa: E402
 
 HW = (64, 96)
 POINTS = sum((HW[0] // s) * (HW[1] // s) for s in (8, 16, 32))

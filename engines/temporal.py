@@ -96,7 +96,8 @@ class TemporalAnswer:
     """What one frame gave; arrays are copies.
 
     evidence: probabilities f32 [N,A] per track slot (0 where absent), or None without evidence heads. identity f32 [N,D] or None.
-    forecast f32 [context_dim]: expected mean scene token of the next frame, or None. latents f32 [E,d]: every stream's state.
+    scene: probabilities f32 [B] of the whole camera, or None. forecast f32 [context_dim]: expected mean scene token of the
+    next frame, or None. latents f32 [E,d]: every stream's state.
     refused: sentences, one a fault; a frame with ``skipped`` changed nothing.
     """
 
@@ -105,6 +106,7 @@ class TemporalAnswer:
     evidence: F32 | None = None
     identity: F32 | None = None
     forecast: F32 | None = None
+    scene: F32 | None = None
     refused: tuple[str, ...] = ()
     skipped: bool = False
 
@@ -279,10 +281,12 @@ class TemporalEngine:
         return {s: self._answer(s, s - start, checked[s], out) for s in range(start, start + count) if s in checked}
 
     def _answer(self, slot: int, row: int, frame: _Checked, out: Mapping[str, Array]) -> TemporalAnswer:
-        parts = {k: out[k][row].astype(np.float32) for k in ("evidence", "identity", "forecast") if k in out}
+        parts = {k: out[k][row].astype(np.float32) for k in ("evidence", "identity", "forecast", "scene") if k in out}
         if "evidence" in parts:
             seen = frame.present[self.config.latents :, None]
-            parts["evidence"] = np.where(seen, 1.0 / (1.0 + np.exp(-parts["evidence"])), np.float32(0))
+            parts["evidence"] = np.where(seen, _probability(parts["evidence"]), np.float32(0))
+        if "scene" in parts:
+            parts["scene"] = _probability(parts["scene"])
         latents = out["y"][row].astype(np.float32)
         return TemporalAnswer(slot, latents, refused=tuple(frame.refused), skipped=frame.skipped, **parts)
 
@@ -296,6 +300,12 @@ def runs_of(slots: Sequence[int], gap: int) -> list[tuple[int, int]]:
         else:
             runs.append((slot, 1))
     return runs
+
+
+def _probability(logits: F32) -> F32:
+    """The logistic function without overflow."""
+    half: F32 = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    return half
 
 
 def _within(values: Array) -> bool:

@@ -39,7 +39,8 @@ class RiftConfig:
     their width; context = 0 with one stream switches the cross block off.
     token_dim: width of a track token; 0 means tokens already have d_model channels and no projection is made.
     min_period_s, max_period_s: fastest and slowest rotary period; events closer than a quarter of the fastest look simultaneous.
-    evidence: names of the per-track classes. identity_dim: width of the association embedding, 0 for none.
+    evidence: names of the per-track classes. scene_evidence: names of the classes of a whole camera, read from its latents.
+    identity_dim: width of the association embedding, 0 for none.
     """
 
     d_model: int = 256
@@ -57,6 +58,7 @@ class RiftConfig:
     min_period_s: float = 0.5
     max_period_s: float = 120.0
     evidence: tuple[str, ...] = ()
+    scene_evidence: tuple[str, ...] = ()
     identity_dim: int = 0
     nominal_fps: float = 10.0
 
@@ -74,6 +76,11 @@ class RiftConfig:
             )
         if self.streams < 1 or min(self.latents, self.tracks, self.context, self.token_dim) < 0:
             raise ValueError(f"RiftConfig: needs at least one stream, got {self.latents} latents, {self.tracks} tracks")
+        if (self.scene_evidence and not self.latents) or (self.evidence and not self.tracks):
+            raise ValueError(
+                f"RiftConfig: scene_evidence needs latents and evidence needs tracks, got {self.latents} latents, "
+                f"{self.tracks} tracks; raise them"
+            )
         if any(not h > 0 for h in self.half_lives_s) or not 0 < self.min_period_s < self.max_period_s:
             raise ValueError(
                 f"RiftConfig: half-lives and periods must be positive and rising, got {self.half_lives_s}, "

@@ -1,14 +1,32 @@
 """From tracks to evidence: which track sits in which slot, what its token says, and how surprising the scene is.
 
-The daemon hands over what the tracker and the detector say of a frame and gets, per track, the probability of each evidence
-class, and per camera a novelty score. A model that was not trained answers nothing: NaN evidence, no novelty.
+The daemon hands over what the tracker and the detector say of a frame and gets, per track and per camera, the probability of
+each evidence class, and per camera a novelty score. A model that was not trained answers nothing: NaN, no novelty.
+
+**The contract of trained heads** (who trains them needs nothing else):
+
+* *Input*, one step a picture and camera: `TrackFrame`. Latents read the picture's scene tokens, f32 [49,128] of the shipped
+  detector (``Perception.scene``: 7 x 7 cells, row by row) as context; tracks are `track_tokens`, f32 [N,80]: the detection's
+  appearance (64), cx cy w h, velocity, score, ln(1 + age), label one-hot. Only confirmed tracks enter, the oldest 16 of a
+  camera; a coasting track is not written. Time is the camera's own clock in seconds. Offline the same is a
+  ``models.rift.Clip`` [C,t,...]; train on it with ``RIFT.forward`` and the law makes the daemon answer the same.
+* *Output*: ``RiftConfig.evidence`` names the columns a track has (``fall``, ``run``), ``RiftConfig.scene_evidence`` those of
+  a camera (``fight``). The heads are linear and give logits; a calibration a + b * logit is folded into the head's weight and
+  bias before export. A probability with less than `HISTORY_S` seconds of history is NaN, which is "unknown".
+* *Files*: ``engines/weights/vedette-events.onnx`` + ``.json`` (sidecar) + ``.npz`` (parameters, for ``engine verify``), written
+  by ``temporal_weights.export_file(out, weights_npz, config, "kvu", "int8" | "fp32")``, which marks them trained, and
+  ``vedette-events.md``, the model card. ``temporal_load`` finds them by the name ``vedette-events``.
+* *A rule* says which names it reads by ``RuleConfig.learned()`` and reads them from ``View.evidence(name)`` (f32 [N], NaN unknown)
+  and ``View.scene.get(name)`` (None unknown; ``novelty`` is there too).
+* *Another model* (a GRU, a regression) is anything with `Evidence`'s three members; ``temporal_load`` picks it by the sidecar's
+  ``schema``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +37,8 @@ from vedette.engines.temporal_spec import EMBEDDING_DIM, TOKEN_DIM
 
 Array = NDArray[Any]
 
+#: Seconds that a track, or a camera's scene, must have been watched before its evidence means anything.
+HISTORY_S = 0.5
 #: Seconds of a camera's life before its novelty means anything.
 NOVELTY_WARM_UP_S = 30.0
 
@@ -48,11 +68,24 @@ class TrackFrame:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """evidence f32 [N,A], NaN where the engine does not know; novelty in standard deviations above the camera's usual, or None."""
+    """evidence f32 [N,A] and scene f32 [B], NaN where the engine does not know; novelty in standard deviations above the
+    camera's usual, or None. refused: a sentence a fault of the input."""
 
     evidence: F32
+    scene: F32
     novelty: float | None
     refused: tuple[str, ...] = ()
+
+
+class Evidence(Protocol):
+    """Anything that judges frames. names, scene_names: the columns of ``Judgement.evidence`` and ``Judgement.scene``."""
+
+    names: tuple[str, ...]
+    scene_names: tuple[str, ...]
+
+    def step(self, frames: Sequence[TrackFrame]) -> list[Judgement]:
+        """One judgement a frame, in order."""
+        ...
 
 
 def track_tokens(frame: TrackFrame) -> F32:
@@ -73,11 +106,23 @@ class TrackSlots:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._held: dict[int, int] = {}
+        self._since_s: dict[int, float] = {}
+
+    def known_s(self, ids: NDArray[np.int64], time_s: float) -> NDArray[np.float64]:
+        """Seconds since each id was first written, 0 for one that never was; call ``write`` with who is."""
+        return np.array([time_s - self._since_s.get(i, time_s) for i in ids.tolist()], np.float64)
+
+    def write(self, ids: NDArray[np.int64], time_s: float) -> None:
+        """These ids have a token in the frame at ``time_s``."""
+        for i in ids.tolist():
+            if i in self._held:
+                self._since_s.setdefault(i, time_s)
 
     def assign(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Slot of each id, -1 when all are taken, and which slots [slots] have a new holder. Ids that are gone free theirs."""
         present = set(ids.tolist())
         self._held = {i: s for i, s in self._held.items() if i in present}
+        self._since_s = {i: s for i, s in self._since_s.items() if i in present}
         free = sorted(set(range(self._slots)) - set(self._held.values()), reverse=True)
         born = np.zeros(self._slots, np.bool_)
         for i in ids.tolist():
@@ -128,8 +173,9 @@ class TrackEvidence:
     """A `TemporalEngine` in the words of the tracker. ``untrained`` lets a random model speak, for tests and benchmarks."""
 
     def __init__(self, engine: TemporalEngine, *, untrained: bool = False) -> None:
-        self.engine, self.names = engine, engine.config.evidence
+        self.engine, self.names, self.scene_names = engine, engine.config.evidence, engine.config.scene_evidence
         self._speaks = engine.spec.trained or untrained
+        self._scene_since_s: dict[int, float] = {}
         self._slots: dict[int, TrackSlots] = {}
         self._novelty: dict[int, Novelty] = {}
 
@@ -146,6 +192,7 @@ class TrackEvidence:
         config = self.engine.config
         if frame.reset or frame.slot not in self._slots:
             self._slots[frame.slot], self._novelty[frame.slot] = TrackSlots(config.tracks), Novelty()
+            self._scene_since_s.pop(frame.slot, None)
         where, born = self._slots[frame.slot].assign(frame.id)
         tokens, present = np.zeros((config.tracks, TOKEN_DIM), np.float32), np.zeros(config.tracks, np.bool_)
         placed = where >= 0
@@ -180,10 +227,16 @@ class TrackEvidence:
 
     def _judge(self, frame: TrackFrame, where: NDArray[np.intp], answer: TemporalAnswer) -> Judgement:
         evidence = np.full((len(frame.id), len(self.names)), np.nan, np.float32)
+        scene = np.full(len(self.scene_names), np.nan, np.float32)
         novelty = None
         if self._speaks and not answer.skipped:
+            slots, enough_s = self._slots[frame.slot], HISTORY_S - 1e-6
+            slots.write(frame.id[frame.seen], frame.time_s)
             if answer.evidence is not None:
-                known = (where >= 0) & frame.seen
+                known = (where >= 0) & frame.seen & (slots.known_s(frame.id, frame.time_s) >= enough_s)
                 evidence[known] = answer.evidence[where[known]]
+            if answer.scene is not None and frame.scene is not None:
+                since_s = self._scene_since_s.setdefault(frame.slot, frame.time_s)
+                scene[:] = answer.scene if frame.time_s - since_s >= enough_s else np.nan
             novelty = self._novelty[frame.slot].update(frame.time_s, frame.scene, answer.forecast)
-        return Judgement(evidence, novelty, answer.refused)
+        return Judgement(evidence, scene, novelty, answer.refused)

@@ -42,7 +42,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class RiftOutput:
-    """y [...,E,d]; evidence logits [...,N,A], identity [...,N,D] unit vectors and forecast [...,context_dim], or None where switched off.
+    """y [...,E,d]; logits evidence [...,N,A] and scene [...,B], identity [...,N,D] unit vectors, forecast [...,context_dim]; None where off.
 
     ``forecast`` is what the latents expect the mean scene token of the next frame to be.
     """
@@ -51,6 +51,7 @@ class RiftOutput:
     evidence: Tensor | None
     identity: Tensor | None
     forecast: Tensor | None
+    scene: Tensor | None = None
 
 
 class RIFT(nn.Module):
@@ -70,6 +71,7 @@ class RIFT(nn.Module):
         self.layers = nn.ModuleList(RiftLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
         self.evidence_head = nn.Linear(d, len(config.evidence)) if config.evidence else None
+        self.scene_head = nn.Linear(d, len(config.scene_evidence)) if config.scene_evidence else None
         self.identity_head = nn.Linear(d, config.identity_dim) if config.identity_dim else None
         self.forecast_head = nn.Linear(d, config.context_dim) if config.latents and config.context else None
 
@@ -99,6 +101,7 @@ class RIFT(nn.Module):
             self.evidence_head(tracks) if self.evidence_head is not None else None,
             F.normalize(self.identity_head(tracks), dim=-1) if self.identity_head is not None else None,
             self.forecast_head(latents.mean(-2)) if self.forecast_head is not None else None,
+            self.scene_head(latents.mean(-2)) if self.scene_head is not None else None,
         )
 
     def forward(self, clip: Clip) -> RiftOutput:

@@ -310,10 +310,15 @@ class _Step:
             norm = g.node("ReduceL2", [raw, g.ints(-1)], keepdims=1)
             g.node("Div", [raw, g.node("Max", [norm, g.const("eps_unit", 1e-12 if f == FOLD else 1e-7)])], "identity")
             specs.append(TensorSpec("identity", f, (-1, c.tracks, c.identity_dim)))
-        if c.latents and c.context:
+        if c.latents and (c.context or c.scene_evidence):
             latents = g.node("Slice", ["y", g.ints(0), g.ints(c.latents), g.ints(1)])
-            self._head("forecast", g.node("ReduceMean", [latents, g.ints(1)], keepdims=0))
-            specs.append(TensorSpec("forecast", f, (-1, c.context_dim)))
+            mean = g.node("ReduceMean", [latents, g.ints(1)], keepdims=0)
+            if c.context:
+                self._head("forecast", mean)
+                specs.append(TensorSpec("forecast", f, (-1, c.context_dim)))
+            if c.scene_evidence:
+                self._head("scene", mean)
+                specs.append(TensorSpec("scene", f, (-1, len(c.scene_evidence))))
         specs += [TensorSpec(f"n_{t.name}", t.dtype, t.shape) for t in self.state_specs]
         self.output_specs = tuple(specs)
         g.outputs += [_value(t) for t in specs]

@@ -30,10 +30,13 @@ SMALL = RiftConfig(
     context=6,
     context_dim=12,
     token_dim=10,
-    evidence=("fall", "fight"),
+    evidence=("fall", "run"),
+    scene_evidence=("fight",),
     identity_dim=6,
 )
-RING_ONLY = replace(SMALL, half_lives_s=(), latents=0, tracks=1, context=0, token_dim=0, evidence=(), identity_dim=0)
+RING_ONLY = replace(
+    SMALL, half_lives_s=(), latents=0, tracks=1, context=0, token_dim=0, evidence=(), scene_evidence=(), identity_dim=0
+)
 
 # two OpenMP threads over tensors of a few hundred numbers wait for each other a hundred times longer than they work
 torch.set_num_threads(1)

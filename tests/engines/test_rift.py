@@ -207,7 +207,11 @@ def test_gradients_flow_through_the_offline_twin() -> None:
     clip.present[:, 0, SMALL.latents :] = False
     out = model(clip)
     (
-        out.y.square().mean() + out.evidence.mean() + out.identity.square()[..., 0].mean() + out.forecast.mean()
+        out.y.square().mean()
+        + out.evidence.mean()
+        + out.identity.square()[..., 0].mean()
+        + out.forecast.mean()
+        + out.scene.mean()
     ).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None, name

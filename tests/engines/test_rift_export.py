@@ -47,12 +47,12 @@ def test_t8_in_place_equals_copying_bitwise() -> None:
 
 @pytest.mark.parametrize("flavour", ["kvu", "portable"])
 def test_heads_equal_pytorch(flavour: str) -> None:
-    """Every head of the graph equals the module's: evidence, identity, forecast."""
+    """Every head of the graph equals the module's: evidence, identity, forecast, scene."""
     model, clip = random_model(SMALL), random_clip(SMALL, 11)
     with torch.no_grad():
         want = model(clip)
     answers, _ = _run(RingSession(*export_rift(SMALL, model.weights(), flavour), 2), clip)
-    for name in ("evidence", "identity", "forecast"):
+    for name in ("evidence", "identity", "forecast", "scene"):
         got = np.stack([a[name] for a in answers], 1)
         assert worst(got, getattr(want, name).numpy()) < 1e-5, name
 
@@ -60,9 +60,9 @@ def test_heads_equal_pytorch(flavour: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        replace(SMALL, latents=0),
+        replace(SMALL, latents=0, scene_evidence=()),
         replace(SMALL, context=0),
-        replace(SMALL, tracks=1, latents=0, context=0),
+        replace(SMALL, tracks=1, latents=0, context=0, scene_evidence=()),
         replace(SMALL, window=1),
         replace(SMALL, heads=2, kv_heads=1, d_model=24, window=7),
         replace(SMALL, half_lives_s=(3.0,)),

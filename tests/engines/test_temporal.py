@@ -47,7 +47,9 @@ def frames_of(clip: Any, t: int, **changes: Any) -> list[TemporalFrame]:
 
 
 def same(a: TemporalAnswer, b: TemporalAnswer) -> bool:
-    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("latents", "evidence", "identity", "forecast"))
+    return all(
+        np.array_equal(getattr(a, k), getattr(b, k)) for k in ("latents", "evidence", "identity", "forecast", "scene")
+    )
 
 
 def test_the_engine_obeys_the_law(engine: TemporalEngine) -> None:
@@ -63,6 +65,7 @@ def test_the_engine_obeys_the_law(engine: TemporalEngine) -> None:
             here = streams[SMALL.latents :]
             probability = torch.sigmoid(want.evidence[c, t]).numpy() * here[:, None]
             assert worst(answer.evidence, probability) < 1e-5
+            assert worst(answer.scene, torch.sigmoid(want.scene[c, t]).numpy()) < 1e-5
             assert answer.refused == ()
 
 
@@ -243,7 +246,7 @@ def test_runs_bridge_small_holes(slots: list[int], gap: int, want: list[tuple[in
 
 def test_long_streams_do_not_drift() -> None:
     """After 4000 steps a float32 stream still equals the offline pass over the frames that can matter."""
-    config = replace(SMALL, half_lives_s=(0.5,), context=0, latents=0, evidence=(), identity_dim=0)
+    config = replace(SMALL, half_lives_s=(0.5,), context=0, latents=0, evidence=(), scene_evidence=(), identity_dim=0)
     model = random_model(config)
     engine = TemporalEngine(RingSession(*export_rift(config, model.weights()), 1))
     g, tail = np.random.default_rng(1), 200

@@ -84,6 +84,24 @@ def test_slots_are_kept_for_life_and_reused_after_death() -> None:
     assert slots.assign(ids())[0].tolist() == []
 
 
+def test_less_than_half_a_second_of_history_is_unknown(exported: Any) -> None:
+    """Evidence of a track is NaN until 0.5 s after it was first seen, of the scene until 0.5 s after the epoch began."""
+    speaking = TrackEvidence(TemporalEngine(RingSession(*exported, 1)), untrained=True)
+    for t in range(16):
+        late = [2] if t >= 4 else []
+        seen = np.array([True, t >= 6][: 1 + len(late)])  # the second track coasts for its first two frames
+        out = speaking.step([frame([1, *late], t * 0.1, seen=seen, reset=t == 0)])[0]
+        assert np.isnan(out.evidence[0]).any() == (t < 5)
+        assert np.isnan(out.scene).any() == (t < 5)
+        if late:
+            assert np.isnan(out.evidence[1]).any() == (t < 11)
+    again = speaking.step([frame([1], 1.6, reset=True)])[0]
+    assert np.isnan(again.scene).all()
+    assert np.isnan(again.evidence).all()
+    blind = speaking.step([frame([1], 9.0, scene=None)])[0]
+    assert np.isnan(blind.scene).all()
+
+
 def test_evidence_follows_the_track_not_the_row(exported: Any) -> None:
     """Rows in another order, other tracks coming and going: each track's evidence is that of its own life."""
     a, b = (TrackEvidence(TemporalEngine(RingSession(*exported, 1)), untrained=True) for _ in range(2))
@@ -91,7 +109,8 @@ def test_evidence_follows_the_track_not_the_row(exported: Any) -> None:
         f, g = frame([1, 2], t * 0.1), frame([2, 1], t * 0.1)
         one, two = a.step([f])[0].evidence, b.step([g])[0].evidence
         np.testing.assert_allclose(one, two[::-1], atol=1e-5)
-        assert ((one > 0) & (one < 1)).all()
+        if t >= 5:
+            assert ((one > 0) & (one < 1)).all()
 
 
 def test_a_reused_slot_remembers_nothing(exported: Any) -> None:
@@ -112,7 +131,9 @@ def test_a_reused_slot_remembers_nothing(exported: Any) -> None:
 def test_coasting_overflow_and_silence_are_nan(exported: Any) -> None:
     """A coasting track, one beyond the slots, and every track of an untrained model: NaN, not a guess."""
     speaking = TrackEvidence(TemporalEngine(RingSession(*exported, 1)), untrained=True)
-    out = speaking.step([frame([1, 2, 3, 4], 0.0, seen=np.array([True, False, True, True]))])[0].evidence
+    for t in range(6):
+        speaking.step([frame([1, 2, 3, 4], t * 0.1)])
+    out = speaking.step([frame([1, 2, 3, 4], 0.6, seen=np.array([True, False, True, True]))])[0].evidence
     assert np.isnan(out).all(1).tolist() == [False, True, False, True]
     silent = TrackEvidence(TemporalEngine(RingSession(*exported, 1)))
     judged = silent.step([frame([1], 0.0)])[0]

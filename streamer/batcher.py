@@ -90,4 +90,5 @@ def moment_of(header: FrameHeader) -> Moment:
         header.source_s,
         header.wall_s,
         source_w / source_h,
+        header.stats,
     )

@@ -179,6 +179,7 @@ class FrameWriter:
             "ring": self._ring.name if self._ring else None,
             "slot": slot,
             "boot": self._boot,
+            "stats": None if frame.stats is None else frame.stats.to_json(),
         }
 
     def _greet(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from vedette.streamer.alert import rfc3339
+from vedette.streamer.picturestats import PictureStats
 from vedette.streamer.rules.base import RuleConfig
 from vedette.streamer.rules.view import Signal
 from vedette.streamer.types import Event, incident_id, public_track_id
@@ -27,6 +28,7 @@ class Moment:
     source_s: float
     wall_s: float
     aspect: float = 16 / 9
+    stats: PictureStats | None = None
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ class Lease:
     def frame(self) -> Frame:
         """The frame; its pixels are the leased ones."""
         h = self.header
-        return Frame(h.camera, h.epoch, h.seq, h.mono_ns, h.source_s, h.wall_s, self.pixels, h.to_letterbox())
+        return Frame(h.camera, h.epoch, h.seq, h.mono_ns, h.source_s, h.wall_s, self.pixels, h.to_letterbox(), h.stats)
 
     def release(self) -> None:
         """Return the credit; once is enough, more do no harm. From any thread."""

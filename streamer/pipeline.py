@@ -232,6 +232,7 @@ class Pipeline:
                 rearm=rule.rearm,
                 awake=rule.schedule is None or rule.schedule.awake(*clock),
                 aspect=moment.aspect,
+                picture=moment.stats,
             )
             events += self._events(state, rule, rule.rule.step(view), moment)
         return Outcome(moment, reported, events)

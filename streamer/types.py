@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import Letterbox
+from vedette.streamer.picturestats import PictureStats
 
 F32 = NDArray[np.float32]
 Phase = Literal["start", "update", "end"]
@@ -35,7 +36,7 @@ class Frame:
     seq: per epoch, from 0, counts pictures taken from the source whether or not they were delivered.
     mono_ns: monotonic clock of this host when the picture was decoded. source_s: the source's own
     timestamp in seconds since the epoch began (drives velocity, dwell and rotary position).
-    wall_s: UTC seconds, for people. pixels: u8 [H,W,3] BGR.
+    wall_s: UTC seconds, for people. pixels: u8 [H,W,3] BGR. stats: what was measured of the picture, None when nothing was.
     """
 
     camera: str
@@ -46,6 +47,7 @@ class Frame:
     wall_s: float
     pixels: NDArray[np.uint8]
     letterbox: Letterbox
+    stats: PictureStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from vedette.engines.api import Letterbox
 from vedette.streamer.errors import WireError
+from vedette.streamer.picturestats import PictureStats
 from vedette.streamer.types import CAMERA_NAME, Event
 
 FRAMES = "frames.sock"
@@ -67,6 +68,7 @@ class FrameHeader:
     incarnation: this life of the capture process. letterbox: source_w, source_h, scale, pad_x, pad_y.
     boot: the reader whose credit paid for the slot; any other reader drops the frame, because a slot that was
     reclaimed may be written again at any moment. slot: the credit to hand back, also when pixels are inline.
+    stats: what the capture process measured of the picture.
     """
 
     __pydantic_config__: ClassVar[Any] = {"strict": True, "allow_inf_nan": False}
@@ -90,6 +92,7 @@ class FrameHeader:
     ring: Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,96}$")] | None = None
     slot: Annotated[int, Field(ge=0, le=255)] | None = None
     boot: Annotated[str, Field(max_length=64)] = ""
+    stats: PictureStats | None = None
 
     @property
     def nbytes(self) -> int:

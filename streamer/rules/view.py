@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.streamer.geometry import Point
+from vedette.streamer.picturestats import PictureStats
 from vedette.streamer.types import F32, Phase, Tracks
 
 #: A rule that begins to watch a running scene (after a restart, a reconnect or a reload) takes objects that
@@ -43,7 +44,7 @@ class View:
     tracks: confirmed tracks of the rule's classes, coasting ones (``detection`` -1) included. labels: names by
     ``Tracks.label``. time_s: the camera's clock, never goes back. start_s: when on that clock the rule began to
     watch. rearm: whether what was there then had been there before, unseen by this rule. awake: whether the
-    schedule lets an incident start now. aspect: picture width / height.
+    schedule lets an incident start now. aspect: picture width / height. picture: what the capture process measured of it.
     """
 
     tracks: Tracks
@@ -53,6 +54,7 @@ class View:
     rearm: bool = False
     awake: bool = True
     aspect: float = 16 / 9
+    picture: PictureStats | None = None
 
     @cached_property
     def anchor(self) -> F32:

@@ -24,6 +24,7 @@ from vedette.streamer.frozen import FrozenDetector
 from vedette.streamer.letterbox import draw_letterbox
 from vedette.streamer.log import redact
 from vedette.streamer.pacing import RealTime, Sampler, SourceClock
+from vedette.streamer.picturemeter import PictureMeter
 from vedette.streamer.privacy import PrivacyMask
 from vedette.streamer.reconnect import Backoff, Cadence, wait_to_open
 from vedette.streamer.sources import EndOfStream, Reader, Want, kind_of
@@ -77,6 +78,7 @@ class Camera:
         self._kind = kind_of(section.source)
         self._mask = PrivacyMask(section.privacy)
         self._frozen = FrozenDetector(section.frozen_after)
+        self._meter = PictureMeter()
         self._cadence = Cadence(interval_s)
         self._backoff = Backoff()
         self._paced = not self._kind.live and section.pace == "realtime"
@@ -186,7 +188,8 @@ class Camera:
         if view is None:
             return
         box: Letterbox = draw_letterbox(picture, view)
-        self._writer.send(Frame(self.name, self._epoch, self._seq, mono_ns, source_s, wall_s, view, box))
+        stats = self._meter.measure(view, box, mono_ns / 1e9 if self._kind.live else source_s)
+        self._writer.send(Frame(self.name, self._epoch, self._seq, mono_ns, source_s, wall_s, view, box, stats))
 
     def _note(self, picture: U8, reader: Reader, after_s: float, *, frozen: bool) -> None:
         """Say once what has changed: the size, the state."""

@@ -23,8 +23,8 @@ F32 = NDArray[np.float32]
 SMALL_WH = (160, 90)
 #: A pixel of the small picture has moved when its grey level changed by more than this between two pictures.
 MOTION_LEVELS = 12
-#: What needs no fast answer is measured at most so often, seconds of the camera's clock.
-SLOW_EVERY_S = 0.25
+#: The view, and what stands still in it, need no fast answer: measured at most so often, seconds of the camera's clock.
+VIEW_EVERY_S, SCENE_EVERY_S = 0.5, 1.0
 #: How long a new view is learned before it is the reference, and how slowly the reference follows afterwards, seconds.
 LEARN_S, FOLLOW_S = 5.0, 60.0
 #: A picture that shows less than this share of the reference's structure is not learned from.
@@ -46,10 +46,12 @@ class PictureMeter:
     def __init__(self) -> None:
         self._previous: U8 | None = None
         self._time_s: float | None = None
-        self._slow_s = SLOW_EVERY_S  # since the slow numbers were measured; at once for the first picture
+        self._view_s, self._scene_s = VIEW_EVERY_S, SCENE_EVERY_S  # since they were measured: at once for the first
         self._view = _View()
         self._scene = StaticScene()
-        self._slow: tuple[float, float | None, tuple[StaticBlob, ...]] = 0.0, None, ()
+        self._sharpness = 0.0
+        self._edges: float | None = None
+        self._blobs: tuple[StaticBlob, ...] = ()
 
     def measure(self, canvas: U8, box: Letterbox, time_s: float) -> PictureStats:
         """The numbers of a letterboxed picture u8 [H,W,3]. time_s: the camera's clock; a step back counts as none."""
@@ -63,23 +65,23 @@ class PictureMeter:
             _, changed = cv2.threshold(cv2.absdiff(small, self._previous), MOTION_LEVELS, 255, cv2.THRESH_BINARY)
             motion = cv2.countNonZero(changed) / small.size
         self._previous = small
-        self._slow_s += step_s
-        if self._slow_s >= SLOW_EVERY_S - 1e-6:
-            self._measure_slow(half, small, contrast)
-            self._slow_s = 0.0
-        sharpness, edges, blobs = self._slow
+        self._view_s, self._scene_s = self._view_s + step_s, self._scene_s + step_s
+        if self._view_s >= VIEW_EVERY_S - 1e-6:
+            self._measure_view(half, small, contrast)
+        if self._scene_s >= SCENE_EVERY_S - 1e-6:
+            self._blobs = tuple(StaticBlob(*blob) for blob in self._scene.step(small, self._scene_s))
+            self._scene_s = 0.0
         view = self._view
         return PictureStats(
-            round(mean, 4), round(contrast, 4), sharpness, edges,
-            _digits(view.contrast), _digits(view.sharpness), None if motion is None else round(motion, 5), blobs,
+            round(mean, 4), round(contrast, 4), self._sharpness, self._edges,
+            _digits(view.contrast), _digits(view.sharpness), None if motion is None else round(motion, 5), self._blobs,
         )  # fmt: skip
 
-    def _measure_slow(self, half: U8, small: U8, contrast: float) -> None:
+    def _measure_view(self, half: U8, small: U8, contrast: float) -> None:
         _, deviation = _mean_std(cv2.Laplacian(half, cv2.CV_16S, ksize=1))
         sharpness = 1000.0 * deviation * deviation
-        edges = self._view.compare(small, contrast, sharpness, self._slow_s)
-        blobs = tuple(StaticBlob(*blob) for blob in self._scene.step(small, self._slow_s))
-        self._slow = round(sharpness, 4), _digits(edges), blobs
+        self._edges = _digits(self._view.compare(small, contrast, sharpness, self._view_s))
+        self._sharpness, self._view_s = round(sharpness, 4), 0.0
 
 
 class _View:
@@ -103,11 +105,11 @@ class _View:
         if self._learned_s < LEARN_S:
             self._learn_first(x, y, contrast, sharpness, step_s)
             return None
-        power = float(np.vdot(self._x, self._x) + np.vdot(self._y, self._y))
+        power = _inner(self._x, self._x) + _inner(self._y, self._y)
         if power < LEAST_STRUCTURE * small.size:
             self._follow(x, y, contrast, sharpness, step_s)
             return None
-        edges = float(np.vdot(self._x, x) + np.vdot(self._y, y)) / power
+        edges = (_inner(self._x, x) + _inner(self._y, y)) / power
         if edges >= LEARN_FROM:
             self._other_s = 0.0
             self._follow(x, y, contrast, sharpness, step_s)
@@ -162,6 +164,11 @@ def _unit_gradients(small: U8) -> tuple[F32, F32]:
     x, y = cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1)
     length = cv2.magnitude(x, y) + np.float32(NOISE_LEVELS)
     return np.asarray(cv2.divide(x, length), np.float32), np.asarray(cv2.divide(y, length), np.float32)
+
+
+def _inner(a: F32, b: F32) -> float:
+    """Inner product; not by BLAS, which would wake threads for so little."""
+    return float((a * b).sum())
 
 
 def _digits(value: float | None) -> float | None:

@@ -22,6 +22,7 @@ from vedette.streamer.config.schema import CameraDefaults
 from vedette.streamer.errors import SourceError
 from vedette.streamer.fileresults import Results
 from vedette.streamer.incidents import Moment
+from vedette.streamer.picturemeter import PictureMeter
 from vedette.streamer.pipeline import Pipeline
 from vedette.streamer.privacy import PrivacyMask
 from vedette.streamer.videofile import UNKNOWN_FPS, Ahead, Picture, VideoFile
@@ -67,7 +68,7 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
     pipeline = Pipeline(options.site, BOOT, spec.labels, local=local)
     pipeline.configure(camera, section)
     clip_fps = (options.fps or video.info.fps or UNKNOWN_FPS) if options.annotate else None
-    began_s, done, last = time.monotonic(), 0, None
+    began_s, done, last, meter = time.monotonic(), 0, None, PictureMeter()
     ahead = Ahead(video.pictures())
     try:
         with Results(
@@ -76,7 +77,7 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
         ) as results:  # fmt: skip
             for picture in ahead:
                 (detections,) = engine.infer(_batch(picture, first=done == 0)).detections
-                (outcome,) = pipeline.step([_moment(camera, picture, start_s)], [detections])
+                (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections])
                 results.take(picture, outcome, detections)
                 done, last = done + 1, picture
                 progress(done)
@@ -118,7 +119,7 @@ def _batch(picture: Picture, *, first: bool) -> Batch:
     )
 
 
-def _moment(camera: str, picture: Picture, start_s: float) -> Moment:
+def _moment(camera: str, picture: Picture, start_s: float, meter: PictureMeter) -> Moment:
     box = picture.letterbox
     return Moment(
         camera=camera,
@@ -128,6 +129,7 @@ def _moment(camera: str, picture: Picture, start_s: float) -> Moment:
         source_s=picture.time_s,
         wall_s=start_s + picture.time_s,
         aspect=box.source_w / box.source_h,
+        stats=meter.measure(picture.canvas, box, picture.time_s),
     )
 
 

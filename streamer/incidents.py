@@ -68,7 +68,8 @@ class Incidents:
         if signal.phase == "end":
             del self._open[page]
         score = round(float(signal.score), 4)
-        explain = {**signal.explain, "since": rfc3339(max(0.0, moment.wall_s - (time_s - signal.since_s)))}
+        held_s = max(0.0, time_s - signal.since_s)
+        explain = {**signal.explain, "since": rfc3339(max(0.0, moment.wall_s - held_s)), "held_s": round(held_s, 3)}
         if signal.phase == "end":
             explain["peak_score"] = score
         return Event(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -71,10 +73,56 @@ class Schedule(BaseModel):
         return late or early
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One value against its threshold. what: in plain words. unit: ``s``, ``heights``, ``share``... "" for a count.
+
+    at_least: the rule wants the value at or above the threshold; False: at or below. value None: not known.
+    """
+
+    what: str
+    value: float | None
+    threshold: float
+    unit: str = ""
+    at_least: bool = True
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the value is on the side that the rule looks for; None when there is no value."""
+        if self.value is None:
+            return None
+        return self.value >= self.threshold if self.at_least else self.value <= self.threshold
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"what", "value", "is", "threshold", "unit", "met"}``."""
+        return {
+            "what": self.what,
+            "value": None if self.value is None else round(float(self.value), 3),
+            "is": "at least" if self.at_least else "at most",
+            "threshold": round(float(self.threshold), 3),
+            "unit": self.unit,
+            "met": self.met,
+        }
+
+
+def explained(condition: str, checks: Sequence[Check], **more: Any) -> dict[str, Any]:
+    """The trace of a rule, the one shape of every ``explain``: what the rule looks for in plain words, and every value
+    it judged against its threshold. more: keys of this rule alone.
+
+    The book of incidents adds ``since`` (RFC 3339) and ``held_s``: since when, and for how long, the condition has held;
+    an ``end`` also has ``reason``, ``duration_s`` and ``peak_score``.
+    """
+    return {"condition": condition, "checks": [check.to_json() for check in checks], **more}
+
+
 class RuleConfig(BaseModel):
-    """Keys that every rule takes. name: unique per camera, made from kind and place when absent."""
+    """Keys that every rule takes. name: unique per camera, made from kind and place when absent.
+
+    not_for: what an alert of this kind must not be used for, told by ``vedette doctor`` and README.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    not_for: ClassVar[str] = ""
 
     kind: str
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,64}$")] | None = None
@@ -98,6 +146,10 @@ class RuleConfig(BaseModel):
     def place(self) -> dict[Literal["zone", "line"], str]:
         """Names of the zone or line of the camera that this rule needs; none by default."""
         return {}
+
+    def learned(self) -> tuple[str, ...]:
+        """Names of the learned evidence that this rule reads; configuring such a rule switches the temporal engine on."""
+        return ()
 
     def title(self) -> str:
         """The rule's name in alerts: ``name``, else kind and place."""

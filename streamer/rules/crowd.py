@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vedette.streamer.geometry import Point
-from vedette.streamer.rules.base import RuleConfig
+from vedette.streamer.rules.base import Check, RuleConfig, explained
 from vedette.streamer.rules.cooldown import Cooldown
 from vedette.streamer.rules.presence import Presence, Visit
 from vedette.streamer.rules.view import Places, Signal, View, rounded
@@ -117,14 +117,14 @@ class CrowdRule:
         config, here, since_s = self._config, self._last, self._since_s
         assert since_s is not None
         where = f"in zone {config.zone}" if config.zone else "in the picture"
-        explain: dict[str, object] = {
-            "condition": f"at least {config.count} {where} for {config.seconds:g} s",
-            "count": len(here),
-            "threshold": config.count,
-            "held_s": rounded(time_s - since_s),
-            "threshold_s": config.seconds,
-            "peak_count": self._peak,
-        }
+        explain = explained(
+            f"at least {config.count} {where} for {config.seconds:g} s",
+            [Check("objects", len(here), config.count), Check("for", time_s - since_s, config.seconds, "s")],
+            count=len(here),
+            threshold=config.count,
+            threshold_s=config.seconds,
+            peak_count=self._peak,
+        )
         if phase == "end":
             explain |= {"duration_s": rounded(self._enough_s - since_s), "reason": reason}
         labels = {v.label for v in here}

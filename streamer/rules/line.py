@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from vedette.streamer.geometry import Point
-from vedette.streamer.rules.base import RuleConfig
+from vedette.streamer.rules.base import Check, RuleConfig, explained
 from vedette.streamer.rules.cooldown import Cooldown
 from vedette.streamer.rules.view import Places, Signal, View, box_of, rounded
 
@@ -85,7 +85,7 @@ class LineRule:
             crossed = self._walk(walker, foot, float(away[i]), view.time_s)
             walker.peak = max(walker.peak, float(view.tracks.score[i]))
             if crossed is not None:
-                signals += self._crossing(view, i, number, crossed, walker)
+                signals += self._crossing(view, i, number, crossed, walker, abs(float(away[i])) * CLEAR_HEIGHTS)
         if len(self._walkers) > 64:
             self._walkers = {n: w for n, w in self._walkers.items() if view.time_s - w.last_s <= FORGET_S}
         return signals
@@ -127,7 +127,9 @@ class LineRule:
         walker.side = clear
         return crossed
 
-    def _crossing(self, view: View, i: int, number: int, side: int, walker: _Walker) -> list[Signal]:
+    def _crossing(
+        self, view: View, i: int, number: int, side: int, walker: _Walker, clear_heights: float
+    ) -> list[Signal]:
         """Start and end of the crossing to ``side``, or nothing when it does not count."""
         path, since_s = walker.path, walker.clear_s
         walker.path, walker.clear_s = [path[-1]], view.time_s
@@ -140,15 +142,17 @@ class LineRule:
             return []
         self._cooldown.touch(key, view.time_s)
         self._serial += 1
-        explain = {
-            "condition": f"crossed line {self._config.line} {direction}",
-            "direction": direction,
-            "from": "left" if side > 0 else "right",
-            "to": "right" if side > 0 else "left",
-            "crossed_at": at,
-            "clear_by_heights": CLEAR_HEIGHTS,
-            "pictures": SETTLE_PICTURES,
-        }
+        checks = [
+            Check("distance from the line", clear_heights, CLEAR_HEIGHTS, "heights"),
+            Check("pictures on this side", walker.pictures, SETTLE_PICTURES),
+        ]
+        explain = explained(
+            f"crossed line {self._config.line} {direction}",
+            checks,
+            direction=direction,
+            crossed_at=at,
+            **{"from": "left" if side > 0 else "right", "to": "right" if side > 0 else "left"},
+        )
         label = view.labels[int(view.tracks.label[i])]
         box, score = box_of(view.tracks, i), float(view.tracks.score[i])
         start = Signal("start", self._serial, (number,), label, score, box, since_s, None, explain)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vedette.streamer.geometry import Point
-from vedette.streamer.rules.base import RuleConfig
+from vedette.streamer.rules.base import Check, RuleConfig, explained
 from vedette.streamer.rules.cooldown import Cooldown
 from vedette.streamer.rules.presence import Presence, Visit
 from vedette.streamer.rules.view import Places, Signal, View, rounded
@@ -70,11 +70,13 @@ class LoiterRule:
         )
 
     def _signal(self, phase: Phase, visit: Visit, time_s: float, reason: str | None = None) -> Signal:
-        explain: dict[str, object] = {
-            "condition": f"inside zone {self._config.zone} for at least {self._config.seconds:g} s",
-            "dwell_s": rounded((visit.inside_s if phase == "end" else time_s) - visit.entered_s),
-            "threshold_s": self._config.seconds,
-        }
+        dwell_s = rounded((visit.inside_s if phase == "end" else time_s) - visit.entered_s)
+        explain = explained(
+            f"inside zone {self._config.zone} for at least {self._config.seconds:g} s",
+            [Check("time inside", dwell_s, self._config.seconds, "s")],
+            dwell_s=dwell_s,
+            threshold_s=self._config.seconds,
+        )
         if visit.rearmed:
             explain["rearmed"] = True  # it may have been there for longer than this rule has watched
         if phase == "end":

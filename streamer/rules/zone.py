@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vedette.streamer.geometry import Point
-from vedette.streamer.rules.base import RuleConfig
+from vedette.streamer.rules.base import Check, RuleConfig, explained
 from vedette.streamer.rules.cooldown import Cooldown
 from vedette.streamer.rules.presence import SETTLE_PICTURES, Presence, Visit
 from vedette.streamer.rules.view import Places, Signal, View, rounded
@@ -53,9 +53,8 @@ class ZoneRule:
         for visit in changes.entered:
             if not (visit.rearmed or visit.returned) and self._may_start(visit, view):
                 visit.raised = True
-                signals.append(self._signal("start", visit, {"condition": f"inside zone {self._config.zone}"}))
-        signals += [self._signal("update", visit, {"condition": "seen again under a new number"})
-                    for visit in changes.renamed if visit.raised]  # fmt: skip
+                signals.append(self._signal("start", visit, {}))
+        signals += [self._signal("update", visit, {"renamed": True}) for visit in changes.renamed if visit.raised]
         for visit, reason in changes.left:
             if visit.raised:
                 self._cooldown.touch(visit.tracks[0], view.time_s)
@@ -77,11 +76,7 @@ class ZoneRule:
         return True
 
     def _left(self, visit: Visit, reason: str, time_s: float) -> list[Signal]:
-        explain = {
-            "condition": f"outside zone {self._config.zone} after being inside",
-            "how": reason,
-            "inside_s": rounded(visit.inside_s - visit.entered_s),
-        }
+        explain = {"how": reason, "inside_s": rounded(visit.inside_s - visit.entered_s)}
         start = self._signal("start", visit, explain, time_s)
         return [start, self._signal("end", visit, {**explain, "duration_s": 0.0, "reason": "momentary"}, time_s)]
 
@@ -90,6 +85,11 @@ class ZoneRule:
             explain = {"duration_s": rounded(visit.inside_s - visit.entered_s), **explain}
         elif phase == "start":
             explain = {**explain, "pictures": SETTLE_PICTURES, "stands_at": [rounded(v) for v in visit.anchor]}
+        left, zone = self._config.on == "leave", self._config.zone
+        condition = f"outside zone {zone} after being inside" if left else f"inside zone {zone}"
+        explain = explained(
+            condition, [Check("pictures that show it inside", SETTLE_PICTURES, SETTLE_PICTURES)], **explain
+        )
         score = visit.peak if phase == "end" else visit.score
         since_s = visit.entered_s if since_s is None else since_s
         return Signal(

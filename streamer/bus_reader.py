@@ -44,7 +44,7 @@ class FrameReader:
         self.boot = boot
         self._run_dir = Path(run_dir)
         self._lock = threading.RLock()
-        self._mailbox = Mailbox(self._run_dir, self._pay, self._give_back)
+        self._mailbox = Mailbox(self._run_dir, boot, self._pay, self._give_back)
         self._woken = False
         self._closed = False
         self._taking = False
@@ -126,6 +126,7 @@ class FrameReader:
         self.wake()
         self._thread.join(timeout=5)
         with self._lock:
+            self._mailbox.close()
             self._context.destroy(linger=0)
             os.close(self._bell_fd)
 
@@ -143,9 +144,9 @@ class FrameReader:
         """Receive until ``done``, woken, closed or ``wait_s`` has passed."""
         end = time.monotonic() + wait_s
         while not (done() or self._woken or self._closed) and (left_s := end - time.monotonic()) > 0:
-            self._wait_fds.poll(max(1, round(left_s * 1000)))
+            rung = self._wait_fds.poll(max(1, round(left_s * 1000)))
             with self._lock:
-                if not self._closed:
+                if not self._closed and any(fd == self._bell_fd for fd, _ in rung):
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._bell_fd)
                 self._drain()
@@ -234,9 +235,8 @@ class FrameReader:
 
     def _give_back(self, slot: Slot) -> None:
         with self._lock:
-            if not self._closed:
-                self._mailbox.free(slot)
-                self._drain_for_others()
+            if not self._closed and self._mailbox.free(slot):
+                self._drain_for_others()  # sending may have eaten the edge of what came in
 
     def _pay(self, slot: Slot) -> None:
         camera, incarnation, number = slot

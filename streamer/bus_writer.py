@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vedette.streamer import wire
 from vedette.streamer.buslink import HELLO_EVERY_S, MAX_MESSAGE, Cut, endpoint_of, tune, waiting
+from vedette.streamer.creditlane import CreditReceiver, key_of
 from vedette.streamer.errors import WireError
 from vedette.streamer.ring import Ring
 from vedette.streamer.types import CAMERA_NAME, Frame
@@ -26,6 +27,9 @@ from vedette.streamer.types import CAMERA_NAME, Frame
 log = logging.getLogger("vedette.bus")
 
 U8 = NDArray[np.uint8]
+
+#: How long `FrameWriter.wait_credit` may overlook a message that another thread took in, seconds.
+UNNOTICED_S = 0.005
 
 
 class FrameWriter:
@@ -45,6 +49,8 @@ class FrameWriter:
         self.drops: Counter[str] = Counter()
         self.sent = 0
         self._ring = ring
+        self._lane = CreditReceiver.open(ring.path) if ring else None
+        self._key = b""
         self._slots = ring.slots if ring else inline_slots
         self._free = list(range(self._slots))
         self._reserved: tuple[int, U8] | None = None
@@ -62,8 +68,13 @@ class FrameWriter:
         self._socket.connect(endpoint_of(place))
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waiter = select.poll()
-        for fd in (self._socket.getsockopt(zmq.FD), self._wake_fd):
-            self._waiter.register(fd, select.POLLIN)  # type: ignore[arg-type]
+        self._credit_waiter = select.poll()
+        socket_fd = int(self._socket.getsockopt(zmq.FD))
+        self._waiter.register(self._wake_fd, select.POLLIN)
+        for waiter in (self._waiter, self._credit_waiter):
+            waiter.register(socket_fd, select.POLLIN)
+        if self._lane is not None:
+            self._credit_waiter.register(self._lane.fd, select.POLLIN)
 
     def reserve(self, height: int, width: int) -> U8 | None:
         """A free slot to write the next picture into, u8 [height,width,3], or None (counted) when there is none.
@@ -108,6 +119,24 @@ class FrameWriter:
             self._drain()
             return True
 
+    def wait_credit(self, timeout_s: float) -> bool:
+        """Wait until `reserve` would find a free slot, at most ``timeout_s``; whether it would.
+
+        For a sender that would rather be slow than drop a picture; nothing is counted.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                if self._has_credit():
+                    return True
+                self._greet()
+                # a message may be taken in by a `poll` in another thread, which this wait would not notice
+                step_s = HELLO_EVERY_S if self._lane is not None and self._boot else UNNOTICED_S
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return False
+            self._credit_waiter.poll(max(1, round(min(left_s, step_s) * 1000)))
+
     def send_snapshot(self, cut: Cut, jpeg: bytes | None) -> bool:
         """Answer a cut; None says that the picture is gone. False when no reader is there."""
         with self._lock:
@@ -118,13 +147,13 @@ class FrameWriter:
     def poll(self, timeout_ms: int = 0) -> list[Cut]:
         """Take in credits and the reader's boot, greet when it is time, and return the cuts that were asked for.
 
-        Waits at most ``timeout_ms`` for something to arrive; `wake` ends the wait from any thread.
+        Waits at most ``timeout_ms`` for a message to arrive; `wake` ends the wait from any thread.
         """
         with self._lock:
-            self._greet()
             news = self._drain()
+            self._greet()
         if timeout_ms > 0 and not news and not self._cuts:
-            # The socket's descriptor is edge-triggered: whoever holds the lock and eats an edge rings the wake_fd.
+            # The socket's descriptor is edge-triggered: whoever takes in a cut elsewhere rings the wake_fd.
             self._waiter.poll(min(timeout_ms, int(HELLO_EVERY_S * 1000)))
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wake_fd)
@@ -145,17 +174,23 @@ class FrameWriter:
             self._socket.close(linger=200)
             self._context.term()
             os.close(self._wake_fd)
+            if self._lane is not None:
+                self._lane.close()
+                self._lane = None
 
     def _may_send(self) -> bool:
-        self._drain()
-        if not self._boot:
-            self.drops["no_reader"] += 1
-        elif not self._free:
-            self.drops["no_credit"] += 1
-        else:
+        if self._has_credit():
             return True
+        self.drops["no_credit" if self._boot else "no_reader"] += 1
         self._greet()
         return False
+
+    def _has_credit(self) -> bool:
+        """Whether a slot is free; the messages are looked at only when the lane alone does not tell."""
+        self._drain_lane()
+        if not (self._boot and self._free):
+            self._drain()
+        return bool(self._boot and (self._free or self._reserved))
 
     def _unreserve(self) -> None:
         if self._reserved is not None:
@@ -199,7 +234,8 @@ class FrameWriter:
         return True
 
     def _drain(self) -> bool:
-        """Take in every waiting message; whether there was one. The lock is held."""
+        """Take in every waiting credit and message; whether there was a message. The lock is held."""
+        self._drain_lane()
         news = False
         while waiting(self._socket):
             parts = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -209,9 +245,16 @@ class FrameWriter:
             except (WireError, KeyError, TypeError, ValueError) as error:
                 self.drops["malformed"] += 1
                 log.debug("a message from the reader is malformed: %s", error)
-        if news:
-            os.eventfd_write(self._wake_fd, 1)
+        if self._cuts:
+            self.wake()
         return news
+
+    def _drain_lane(self) -> None:
+        if self._lane is not None and len(self._free) < self._slots:
+            self._take_back(self._lane.take(self._key))
+            if self._lane.malformed:
+                self.drops["malformed"] += self._lane.malformed
+                self._lane.malformed = 0
 
     def _obey(self, parts: list[bytes]) -> None:
         if len(parts) != 2:
@@ -229,8 +272,10 @@ class FrameWriter:
             raise WireError(f"bus: unknown kind {kind!r:.40}")
 
     def _meet(self, boot: str, sent: int, held: set[int]) -> None:
+        # Credits that were paid before this answer must not be found after it: their slots may be under way again.
+        self._drain_lane()
         if boot != self._boot:
-            self._boot = boot
+            self._boot, self._key = boot, key_of(self.incarnation, boot)
             held = set()  # a new reader holds nothing, and drops what was paid for by another one
         elif sent != self.sent:
             return  # frames were sent since that hello; the next one will tell

@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from vedette.streamer.creditlane import CreditSender
 from vedette.streamer.errors import WireError
 from vedette.streamer.ring import Ring
 from vedette.streamer.types import Frame
@@ -69,18 +70,37 @@ def slot_of(header: FrameHeader) -> Slot:
     return header.camera, header.incarnation, header.slot
 
 
-class Mailbox:
-    """Keeps one waiting frame a camera. ``pay`` is called with every credit that is to go back."""
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """What we have open of one life of a local camera. lane None: its credits travel by message."""
 
-    def __init__(self, run_dir: Path, pay: Callable[[Slot], None], give_back: Callable[[Slot], None]) -> None:
+    incarnation: str
+    ring: Ring
+    lane: CreditSender | None
+
+    def close(self) -> None:
+        if self.lane is not None:
+            self.lane.close()
+
+
+class Mailbox:
+    """Keeps one waiting frame a camera. Credits go back by the ring's lane where there is one, else by ``pay``.
+
+    boot: the reader that leases are good for. give_back: what a lease's release calls.
+    """
+
+    def __init__(
+        self, run_dir: Path, boot: str, pay: Callable[[Slot], None], give_back: Callable[[Slot], None]
+    ) -> None:
         self.snapshots: deque[Snapshot] = deque(maxlen=1024)
         self.drops: Counter[tuple[str, str]] = Counter()
         self.waiting: dict[str, Lease] = {}
         self._run_dir = run_dir
-        self._pay = pay
+        self._boot = boot
+        self._message = pay
         self._give_back = give_back
         self._held: set[Slot] = set()
-        self._rings: dict[str, Ring] = {}
+        self._writers: dict[str, _Writer] = {}
 
     def put(self, header: FrameHeader, blobs: list[bytes]) -> None:
         """A frame has arrived: map its pixels and let it take its camera's place. Raises WireError when malformed."""
@@ -107,10 +127,10 @@ class Mailbox:
         """At most ``most`` waiting frames, the camera that waits longest first."""
         return [self.waiting.pop(camera) for camera in list(self.waiting)[:most]]
 
-    def free(self, slot: Slot) -> None:
-        """A lease has ended."""
+    def free(self, slot: Slot) -> bool:
+        """A lease has ended; whether that took a message."""
         self._held.discard(slot)
-        self._pay(slot)
+        return self._pay(slot)
 
     def held(self, camera: str, incarnation: str) -> list[int]:
         """The slots of a writer that this reader still reads."""
@@ -119,19 +139,39 @@ class Mailbox:
     def forget(self, camera: str) -> None:
         """Drop the frame that waits and unmap the ring."""
         lease = self.waiting.pop(camera, None)
-        self._rings.pop(camera, None)
         if lease is not None:
             lease.release()
+        writer = self._writers.pop(camera, None)
+        if writer is not None:
+            writer.close()
+
+    def close(self) -> None:
+        """Close every lane. Pixels that somebody holds stay readable."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _pay(self, slot: Slot) -> bool:
+        writer = self._writers.get(slot[0])
+        if writer is not None and writer.lane is not None and writer.incarnation == slot[1]:
+            writer.lane.pay(slot[2])
+            return False
+        self._message(slot)
+        return True
 
     def _mapped(self, header: FrameHeader, blobs: list[bytes]) -> U8:
         assert header.ring is not None
         assert header.slot is not None
         if blobs:
             raise WireError("mailbox: pixels both in a ring and inline")
-        ring = self._rings.get(header.camera)
-        if ring is None or ring.name != header.ring:
-            ring = self._rings[header.camera] = Ring.open_in(self._run_dir, header.ring)
-        return ring.view(header.slot, header.height, header.width)
+        writer = self._writers.get(header.camera)
+        if writer is None or writer.ring.name != header.ring or writer.incarnation != header.incarnation:
+            ring = Ring.open_in(self._run_dir, header.ring)
+            if writer is not None:
+                writer.close()
+            writer = _Writer(header.incarnation, ring, CreditSender.open(ring.path, header.incarnation, self._boot))
+            self._writers[header.camera] = writer
+        return writer.ring.view(header.slot, header.height, header.width)
 
 
 def _inline(header: FrameHeader, blobs: list[bytes]) -> tuple[U8, FrameHeader]:

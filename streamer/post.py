@@ -14,7 +14,7 @@ from typing import Any
 
 from vedette.streamer.child import Child, status_words
 from vedette.streamer.restart import Backoff
-from vedette.streamer.ring import SLOTS, create_ring, ring_name, slot_bytes_for
+from vedette.streamer.ring import SLOTS, create_ring, remove_ring, ring_name, slot_bytes_for
 from vedette.streamer.worker import Setup
 
 log = logging.getLogger("vedette.supervisor")
@@ -160,7 +160,7 @@ class Post:
 
     def _drop_ring(self) -> None:
         if self._ring is not None:
-            self._ring.unlink(missing_ok=True)
+            remove_ring(self._ring)
             self._ring = None
 
     def _bury(self, now_s: float) -> Death:

@@ -3,7 +3,7 @@
 The supervisor makes one file for each life of a capture process and unlinks it when that life ends; who has it
 mapped keeps it. The file is a page that says how it is cut, then the slots. Nothing in it is ever a lock: the writer
 may touch a slot only while it holds that slot's credit, the reader only while it does not, and the messages that hand
-the credit over (`vedette.streamer.bus`) are the memory fence.
+the credit over (`vedette.streamer.bus`, `vedette.streamer.creditlane`) are the memory fence.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vedette.streamer.creditlane import lane_path
 from vedette.streamer.errors import WireError
 
 #: Slots of a ring: one being written, one under way, one waiting in the mailbox, two in batches that overlap.
@@ -43,7 +44,8 @@ def ring_name(camera: str, life: int | str) -> str:
 
 
 def create_ring(path: Path | str, slots: int, slot_bytes: int) -> None:
-    """Make a ring file, mode 0600, with all its memory reserved now, so that no later write can meet a full tmpfs.
+    """Make a ring file and its lane of credits, mode 0600, with all memory reserved now: no later write can meet a
+    full tmpfs.
 
     slots: 1..256; more slots let slow readers hold more pictures before frames are dropped. slot_bytes: the largest
     picture. Raises OSError (ENOSPC when the memory is not there; the file is then gone again).
@@ -54,11 +56,18 @@ def create_ring(path: Path | str, slots: int, slot_bytes: int) -> None:
     try:
         os.posix_fallocate(fd, 0, _PAGE + slots * _stride(slot_bytes))
         os.pwrite(fd, _HEADER.pack(_MAGIC, slots, 0, slot_bytes), 0)
+        os.mkfifo(lane_path(path), 0o600)
     except OSError:
         os.unlink(path)
         raise
     finally:
         os.close(fd)
+
+
+def remove_ring(path: Path | str) -> None:
+    """Take the names of a ring and its lane away; who has them open keeps them."""
+    Path(path).unlink(missing_ok=True)
+    lane_path(path).unlink(missing_ok=True)
 
 
 def _stride(slot_bytes: int) -> int:
@@ -68,8 +77,9 @@ def _stride(slot_bytes: int) -> int:
 class Ring:
     """A mapped ring. Views stay valid for as long as somebody holds them, whatever happens to the file's name."""
 
-    def __init__(self, memory: mmap.mmap, name: str, slots: int, slot_bytes: int) -> None:
-        self.name = name
+    def __init__(self, memory: mmap.mmap, path: Path, slots: int, slot_bytes: int) -> None:
+        self.path = path
+        self.name = path.name
         self.slots = slots
         self.slot_bytes = slot_bytes
         self._bytes = np.frombuffer(memory, np.uint8)
@@ -84,7 +94,7 @@ class Ring:
             memory = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, access)
         finally:
             os.close(fd)
-        return cls(memory, Path(path).name, slots, slot_bytes)
+        return cls(memory, Path(path), slots, slot_bytes)
 
     @classmethod
     def open_in(cls, folder: Path, name: str) -> Ring:

@@ -79,7 +79,7 @@ def sender_vedette(place: Path, height: int, width: int) -> Send:
 
     def send(number: int, produce: Produce) -> None:
         while (slot := writer.reserve(height, width)) is None:
-            writer.poll(50)  # no credit: wait for one
+            writer.wait_credit(1.0)
         produce(slot)
         writer.send(Frame("bench", 0, number, time.monotonic_ns(), 0.0, 0.0, slot, box))
 

@@ -35,4 +35,5 @@ def prctl(option: int, value: int | bytes) -> None:
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
     # by name: the worker imports this module, and modules never import each other in a circle
-    sys.exit(importlib.import_module("vedette.streamer.worker").main())
+    worker = importlib.import_module("vedette.streamer.worker")
+    worker.leave(worker.main())

@@ -21,6 +21,7 @@ COMMANDS = {
     "check": ("vedette.streamer.commands.check", "validate a configuration"),
     "probe": ("vedette.streamer.commands.probe", "open a source and say what it delivers"),
     "watch": ("vedette.streamer.commands.watch", "subscribe to alerts, tracks and status"),
+    "keys": ("vedette.streamer.commands.keys", "keys of subscribers, tokens of HTTP clients"),
     "process": ("vedette.streamer.commands.process", "run files through the pipeline as fast as possible"),
     "track": ("vedette.streamer.commands.track", "run only the tracker, on MOTChallenge detections"),
     "engine": ("vedette.streamer.commands.engine", "export, build, verify, show or measure an engine"),

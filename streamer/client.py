@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import zmq
 
+from vedette.streamer.curve import ClientKeys
 from vedette.streamer.endpoint import reachable
 from vedette.streamer.errors import VedetteError
 from vedette.streamer.types import CAMERA_NAME
@@ -32,6 +33,8 @@ Alert = dict[str, Any]
 REPLAY_TIMEOUT_S, REPLAY_RETRY_S = 2.0, 0.2
 #: Largest replay answer, bytes: a page is 4 MB and one alert more.
 MAX_REPLY = 8 * 1024 * 1024
+#: What a malformed message may raise while it is read: the hub at the other end is not trusted to be ours.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 #: Live messages kept while this reader is busy; more are dropped here and healed by replay.
 WAITING = 2000
 
@@ -77,6 +80,8 @@ def subscribe(
     new_stream: Literal["follow", "raise"] = "follow",
     on_gap: Callable[[Gap], None] | None = None,
     idle_s: float | None = None,
+    server_key: str | None = None,
+    secret_key: str | None = None,
 ) -> Subscription:
     """Iterate over alerts: exactly once, in order, first what was missed, then live. Ends with `close` only.
 
@@ -85,7 +90,8 @@ def subscribe(
     camera: only this camera's alerts. stream: the stream `since` belongs to, when you know it; with another one
     `new_stream` decides: ``follow`` starts at the new stream's beginning, ``raise`` raises StreamChanged.
     on_gap: told of ranges that retention removed (logged otherwise). idle_s: stop iterating after so many seconds
-    without an alert; None waits for ever.
+    without an alert; None waits for ever. server_key, secret_key: the site's public and this subscriber's secret key
+    (Z85, from `vedette keys`), where the hub asks for keys on tcp; raises ConfigError when they are none.
     """
     return Subscription(
         endpoint,
@@ -96,6 +102,7 @@ def subscribe(
         new_stream=new_stream,
         on_gap=on_gap,
         idle_s=idle_s,
+        keys=ClientKeys.of(server_key, secret_key),
     )
 
 
@@ -118,6 +125,7 @@ class Subscription:
         new_stream: Literal["follow", "raise"],
         on_gap: Callable[[Gap], None] | None,
         idle_s: float | None,
+        keys: ClientKeys | None = None,
     ) -> None:
         if since is not None and since < 0:
             raise ValueError(f"subscribe: since needs 0 or more, got {since}")
@@ -129,7 +137,7 @@ class Subscription:
         self.gaps: list[Gap] = []
         self.replays = self.duplicates = self.malformed = 0
         self._replay, self._replay_given = replay, replay is not None
-        self._new_stream, self._on_gap, self._idle_s = new_stream, on_gap, idle_s
+        self._new_stream, self._on_gap, self._idle_s, self._keys = new_stream, on_gap, idle_s, keys
         self._ready: deque[Alert] = deque()
         self._behind = since is not None  # whether replay must be asked before live alerts count
         self._seen = self._through = 0
@@ -153,6 +161,8 @@ class Subscription:
         socket.setsockopt(zmq.HEARTBEAT_IVL, 3000)  # a half-open connection is noticed
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 9000)
         socket.setsockopt(zmq.IPV6, 1)
+        if self._keys is not None:
+            self._keys.secure(socket, endpoint)
         socket.connect(endpoint)
         return socket
 
@@ -227,7 +237,7 @@ class Subscription:
                 self._take_status(value)
             else:
                 self._take_alert(value)
-        except (ValueError, KeyError, TypeError) as error:
+        except _MALFORMED as error:
             self.malformed += 1
             log.warning("a malformed message from %s was dropped: %s", self.endpoint, error)
 
@@ -299,7 +309,7 @@ class Subscription:
                 self._retry_s = time.monotonic() + REPLAY_RETRY_S
                 return
             self._take_page(page)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _MALFORMED as error:
             self.malformed += 1
             self._hang_up()
             self._retry_s = time.monotonic() + REPLAY_RETRY_S

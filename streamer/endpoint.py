@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
+from vedette.streamer.address import is_loopback_host
 from vedette.streamer.errors import ConfigError
 
 log = logging.getLogger("vedette.endpoint")
@@ -24,23 +24,20 @@ def is_loopback(endpoint: str) -> bool:
     parts = urlsplit(endpoint)
     if parts.scheme != "tcp":
         return True
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback_host(parts.hostname or "")
 
 
-def bind(socket: zmq.Socket[bytes], endpoint: str, key: str) -> str:
-    """Bind and return where: wildcards in the port are resolved, ipc sockets are 0660.
+def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, *, keys: bool = False) -> str:
+    """Bind and return where: wildcards in the port are resolved, ipc sockets are 0660 from their first moment.
 
-    key: what the endpoint is called in the configuration; it opens the ConfigError when binding fails.
+    key: what the endpoint is called in the configuration; it opens the ConfigError when binding fails. keys: whether
+    the socket asks for a key; a tcp address that others reach and that does not is worth a warning.
     """
     path = endpoint.removeprefix("ipc://")
     is_ipc = path != endpoint
     if is_ipc and len(os.fsencode(path)) > MAX_IPC_PATH:
         raise ConfigError(f"{key}: path of {len(path)} characters; a unix socket takes {MAX_IPC_PATH}, got {path!r}")
-    mask = os.umask(0o117)
+    mask = os.umask(0o117) if is_ipc else None
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
@@ -51,12 +48,13 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, key: str) -> str:
         }.get(error.errno or 0, str(error))
         raise ConfigError(f"{key}: cannot be bound, got {endpoint!r}; {fix}") from error
     finally:
-        os.umask(mask)
+        if mask is not None:
+            os.umask(mask)
     if is_ipc:
         Path(path).chmod(0o660)
         return endpoint
-    if not is_loopback(endpoint):
-        log.warning("%s: %s is open to the network, unencrypted and without a key", key, endpoint)
+    if not is_loopback(endpoint) and not keys:
+        log.warning("%s: %s is open to the network, unencrypted and without a key; set alerts.curve", key, endpoint)
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 

@@ -21,6 +21,7 @@ import zmq
 from vedette.streamer.alert import check_event
 from vedette.streamer.committer import Arrival, Committer, Greeting
 from vedette.streamer.diskguard import DiskGuard
+from vedette.streamer.doorman import doorman_for
 from vedette.streamer.endpoint import bind
 from vedette.streamer.errors import StoreError, WireError
 from vedette.streamer.hubstate import HubState
@@ -101,10 +102,13 @@ class Hub:
         self._retention = Retention(self._outbox, store, alerts.retention)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         closing(self._context.term)
+        doorman = doorman_for(self._context, alerts.curve.keys if alerts.curve else None, self.counters)
+        if doorman is not None:
+            closing(doorman.stop)
         self._publisher = Publisher(self._context)
         closing(self._publisher.close)
-        self._publisher.bind(alerts.publish)
-        self._replay = ReplayServer(self._context, alerts.replay, store, self.counters)
+        self._publisher.bind(alerts.publish, doorman)
+        self._replay = ReplayServer(self._context, alerts.replay, store, self.counters, doorman)
         closing(self._replay.stop)
         self._events = self._open_events()
         self._telemetry = self._open_telemetry()
@@ -159,6 +163,7 @@ class Hub:
         self.take_events()
         self._commit()
         self._pass_telemetry()
+        self._publisher.tend()
         now_s = time.monotonic()
         self._tidy(now_s)
         if now_s >= self._next_status_s:

@@ -39,6 +39,8 @@ _HUB_COUNTERS = {
     "replay_malformed": ("vedette_replay_failures", "reason", "malformed"),
     "replay_errors": ("vedette_replay_failures", "reason", "store"),
     "replay_dropped": ("vedette_replay_failures", "reason", "unread"),
+    "curve_accepted": ("vedette_curve_handshakes", "outcome", "accepted"),
+    "curve_denied": ("vedette_curve_handshakes", "outcome", "denied"),
     "malformed_telemetry": ("vedette_hub_telemetry_malformed", "", ""),
 }
 _HELP = {
@@ -48,6 +50,7 @@ _HELP = {
     "vedette_hub_pictures_lost": "Alerts that lost their picture",
     "vedette_replay_requests": "Pages asked for",
     "vedette_replay_failures": "Pages that were not given",
+    "vedette_curve_handshakes": "Subscribers' keys looked at",
     "vedette_hub_telemetry_malformed": "Telemetry messages dropped because they were malformed",
 }
 #: key of a report -> metric, help, kind, what one of ours is in base units. Counters only grow within a life.

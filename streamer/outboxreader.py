@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vedette.streamer.errors import StoreError
 from vedette.streamer.outbox import DATABASE, Stored, connect
+from vedette.streamer.snapshots import EVIDENCE
 
 #: Most alerts and bytes in one page.
 PAGE_LIMIT = 1000
@@ -49,19 +51,28 @@ class OutboxReader:
             raise StoreError(f"{store / DATABASE}: cannot be read: {error}") from error
 
     def page(
-        self, since: int, limit: int = PAGE_LIMIT, *, camera: str | None = None, max_bytes: int = PAGE_BYTES
+        self,
+        since: int,
+        limit: int = PAGE_LIMIT,
+        *,
+        camera: str | Collection[str] | None = None,
+        max_bytes: int = PAGE_BYTES,
     ) -> Page:
-        """Alerts with ``seq > since``, oldest first, at most ``limit`` and about ``max_bytes`` (but at least one)."""
+        """Alerts with ``seq > since``, oldest first, at most ``limit`` and about ``max_bytes`` (but at least one).
+
+        camera: only of this one, or of these.
+        """
         limit = max(1, min(limit, PAGE_LIMIT))
+        cameras = (camera,) if isinstance(camera, str) else camera
         with self._lock:
             self._db.execute("BEGIN")
             try:
                 counters = dict(self._db.execute("SELECT name, value FROM counter"))
-                where, params = ("camera=? AND seq>?", (camera, since)) if camera else ("seq>?", (since,))
-                query = f"SELECT {_COLUMNS} FROM alerts WHERE {where} ORDER BY seq LIMIT ?"
+                some = "" if cameras is None else f"camera IN ({','.join('?' * len(cameras))}) AND "
+                query = f"SELECT {_COLUMNS} FROM alerts WHERE {some}seq>? ORDER BY seq LIMIT ?"
                 alerts: list[Stored] = []
                 size, full = 0, False
-                for row in self._db.execute(query, (*params, limit)):
+                for row in self._db.execute(query, (*(cameras or ()), since, limit)):
                     full = bool(alerts) and size + len(row[5]) > max_bytes
                     if full:
                         break
@@ -81,10 +92,16 @@ class OutboxReader:
         return None if row is None else Stored(*row)
 
     def snapshot(self, seq: int) -> Path | None:
-        """The picture of an alert, or None when it never had one or retention removed it."""
+        """The picture of an alert, or None when it never had one or retention removed it.
+
+        Never a path outside the evidence folder, whatever the database says or a link in the folder leads to.
+        """
         with self._lock:
             row = self._db.execute("SELECT path FROM pictures WHERE seq=?", (seq,)).fetchone()
-        return None if row is None else self._store / row[0]
+        if row is None:
+            return None
+        path = (self._store / row[0]).resolve()
+        return path if path.is_relative_to((self._store / EVIDENCE).resolve()) else None
 
     def last_seq(self) -> int:
         """The newest alert's seq, 0 when there is none."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import zmq
 
-from vedette.streamer.endpoint import bind
+from vedette.streamer.doorman import Door, Doorman
 from vedette.streamer.outbox import Stored
 
 #: Messages kept for each subscriber before the newest are dropped for it; `subscribe` heals the gap by replay.
@@ -25,12 +25,19 @@ class Publisher:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        self._door: Door | None = None
         self.endpoint = ""
         self.published = 0
 
-    def bind(self, endpoint: str) -> None:
-        """Listen. Raises ConfigError when the address cannot be had."""
-        self.endpoint = bind(self._socket, endpoint, "alerts.publish")
+    def bind(self, endpoint: str, doorman: Doorman | None = None) -> None:
+        """Listen; with a doorman, for those he lets in. Raises ConfigError when the address cannot be had."""
+        self._door = Door(self._socket, endpoint, "alerts.publish", doorman)
+        self.endpoint = self._door.endpoint
+
+    def tend(self) -> None:
+        """See `Door.tend`."""
+        if self._door is not None:
+            self._door.tend()
 
     def publish(self, alerts: Iterable[Stored]) -> None:
         """Send committed alerts in order."""

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import zmq
 from pydantic import BaseModel, ConfigDict, Field
 
-from vedette.streamer.endpoint import bind
+from vedette.streamer.doorman import Door, Doorman
 from vedette.streamer.errors import WireError
 from vedette.streamer.outboxreader import PAGE_LIMIT, OutboxReader, Page
 from vedette.streamer.wire import parse
@@ -85,9 +85,15 @@ class ReplayServer:
     """Answers replay requests in a thread of its own, so that no client can slow the writer."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, store: Path, counters: Counter[str]
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        store: Path,
+        counters: Counter[str],
+        doorman: Doorman | None = None,
     ) -> None:
-        """Bind and start. Raises ConfigError when the address cannot be had, StoreError without a database."""
+        """Bind and start; with a doorman, for those he lets in. Raises ConfigError when the address cannot be had,
+        StoreError without a database."""
         self._reader = OutboxReader(store)
         self._counters = counters
         self._stopping = threading.Event()
@@ -99,17 +105,19 @@ class ReplayServer:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
         try:
-            self.endpoint = bind(self._socket, endpoint, "alerts.replay")
+            self._door = Door(self._socket, endpoint, "alerts.replay", doorman)
         except BaseException:
             self._socket.close(0)
             self._reader.close()
             raise
+        self.endpoint = self._door.endpoint
         self._thread = threading.Thread(target=self._serve, name="replay", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
         try:
             while not self._stopping.is_set():
+                self._door.tend()
                 if self._socket.poll(100):
                     self._serve_one()
         finally:

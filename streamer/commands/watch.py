@@ -9,11 +9,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from vedette.streamer.client import Gap, subscribe
+from vedette.streamer.curve import ClientKeys, public_key_of
+from vedette.streamer.keyfolder import read_key
 from vedette.streamer.types import CAMERA_NAME
 
 ENDPOINT = "tcp://127.0.0.1:5556"
@@ -30,16 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="since", type=_seq, metavar="SEQ", help="the last seq you have seen, 0 for all; else live only"
     )
     parser.add_argument("--replay", type=_endpoint, metavar="ENDPOINT", help="replay address (else the hub tells it)")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="your secret key, where the hub asks for one")
+    parser.add_argument("--server-key", metavar="KEY", help="the site's public key, or the file that holds it")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument("--count", type=_count, metavar="N", help="end after N lines")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print until ``--count`` is reached or the reader leaves. Exit 0; 2 for options that contradict each other."""
+    """Print until ``--count`` is reached or the reader leaves. Exit 0; 2 for options that contradict each other.
+
+    Raises ConfigError (exit 2) for keys that are none.
+    """
     if args.topic != "alert" and (args.since is not None or args.replay is not None):
         print(f"vedette watch: --from and --replay are only for alerts, got --topic {args.topic}", file=sys.stderr)
         return 2
-    lines = _alerts(args) if args.topic == "alert" else _lossy(args)
+    args.secret = None if args.key is None else read_key(args.key, secret=True)
+    args.server = None if args.server_key is None else public_key_of(args.server_key)
+    keys = ClientKeys.of(args.server, args.secret)
+    lines = _alerts(args) if args.topic == "alert" else _lossy(args, keys)
     if args.count == 0:
         return 0
     for number, line in enumerate(lines, 1):
@@ -57,12 +68,18 @@ def _alerts(args: argparse.Namespace) -> Iterator[str]:
         print(text, file=sys.stderr if args.format == "text" else sys.stdout, flush=True)
 
     with subscribe(
-        args.endpoint, replay=args.replay, since=args.since, camera=args.camera, on_gap=tell_gap
+        args.endpoint,
+        replay=args.replay,
+        since=args.since,
+        camera=args.camera,
+        on_gap=tell_gap,
+        server_key=args.server,
+        secret_key=args.secret,
     ) as subscription:
         first = subscription.next(SILENCE_S)
         if first is None and subscription.stream is None:
             print(
-                f"vedette watch: nothing heard from {args.endpoint} yet; is vedette running?",
+                f"vedette watch: nothing heard from {args.endpoint} yet; is vedette running, and {_about_keys(args)}?",
                 file=sys.stderr,
                 flush=True,
             )
@@ -71,11 +88,19 @@ def _alerts(args: argparse.Namespace) -> Iterator[str]:
         yield from map(write, subscription)
 
 
-def _lossy(args: argparse.Namespace) -> Iterator[str]:
+def _about_keys(args: argparse.Namespace) -> str:
+    return (
+        "is this key let in there (vedette keys list)" if args.secret else "does it ask for a key (--key, --server-key)"
+    )
+
+
+def _lossy(args: argparse.Namespace, keys: ClientKeys | None) -> Iterator[str]:
     """Tracks and status: what arrives, as it arrives."""
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IPV6, 1)
+        if keys is not None:
+            keys.secure(socket, args.endpoint)
         socket.connect(args.endpoint)
         wanted = f"{args.topic}.{args.camera or ''}"
         socket.subscribe(wanted)

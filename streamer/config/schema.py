@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from vedette.streamer.address import is_loopback_host
 from vedette.streamer.geometry import line_problem, polygon_problem
 from vedette.streamer.rules import KINDS as RULE_KINDS
 from vedette.streamer.rules.base import RuleConfig, check_classes
@@ -195,6 +196,12 @@ class RetentionSection(_Section):
 
 class AlertsSection(_Section):
     """Where alerts are published, replayed from, stored and sent."""
+class CurveSection(_Section):
+    """Who may subscribe over tcp. keys: the folder `vedette keys` keeps; only the keys in it come in."""
+
+    keys: Annotated[str, Field(min_length=1)]
+
+
 
     publish: Endpoint = "tcp://127.0.0.1:5556"
     replay: Endpoint = "tcp://127.0.0.1:5557"
@@ -203,6 +210,7 @@ class AlertsSection(_Section):
     retention: RetentionSection = RetentionSection()
 
     @model_validator(mode="after")
+    curve: CurveSection | None = None
     def _distinct(self) -> AlertsSection:
         problems: list[tuple[tuple[str | int, ...], str, object]] = []
         if self.publish == self.replay:
@@ -218,11 +226,37 @@ class AlertsSection(_Section):
 
 
 class HttpSection(_Section):
-    """The small HTTP server: health, metrics, cameras, alerts. listen: ADDRESS:PORT, port 0 picks one, null turns it off."""
+    """The small HTTP server: health, metrics, cameras, alerts. listen: ADDRESS:PORT, port 0 picks one, null turns it
+    off. tokens: who may ask; without any everybody of this machine may, and nobody else can."""
+class TokenSection(_Section):
+    """Somebody who may ask. token: from ``${ENV}`` or ``!file``, or the hash that `vedette keys token` prints.
+    cameras: what it may see, everything when absent."""
+
+    name: Name
+    token: Annotated[str, Field(min_length=16, max_length=512)]
+    cameras: Annotated[list[CameraName], Field(min_length=1)] | None = None
+
+
 
     listen: Annotated[str, AfterValidator(_listen)] | None = "127.0.0.1:8642"
 
 
+    tokens: list[TokenSection] = []
+
+    @model_validator(mode="after")
+    def _nobody_unknown(self) -> HttpSection:
+        problems: list[tuple[tuple[str | int, ...], str, object]] = []
+        if self.listen is not None and not self.tokens and not is_loopback_host(self.listen.rpartition(":")[0]):
+            rule = "others could read it without a token; listen on 127.0.0.1, or add http.tokens (`vedette keys token NAME`)"
+            problems.append((("listen",), rule, self.listen))
+        for i, row in enumerate(self.tokens):
+            if any(row.name == other.name for other in self.tokens[:i]):
+                problems.append((("tokens", i, "name"), "same name as another token", row.name))
+            if any(row.token == other.token for other in self.tokens[:i]):
+                problems.append((("tokens", i, "token"), "same token as another row", "***"))
+        if problems:
+            raise Problems(problems)
+        return self
 class Config(_Section):
     """The whole file. ``cameras`` hold their own keys over ``defaults``; loading has already merged them."""
 

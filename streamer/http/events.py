@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from starlette.concurrency import run_in_threadpool
 
@@ -79,15 +79,18 @@ def frame(alert: Stored) -> bytes:
 
 
 async def stream_events(
-    reader: OutboxReader, bell: Bell, rung: asyncio.Event, since: int | None, camera: str | None
+    reader: OutboxReader, bell: Bell, rung: asyncio.Event, since: int | None, cameras: Collection[str] | None
 ) -> AsyncIterator[bytes]:
-    """``hello`` (stream, last_seq), then every alert after ``since`` (None: from now on), gaps told as ``gap``."""
+    """``hello`` (stream, last_seq), then every alert after ``since`` (None: from now on), gaps told as ``gap``.
+
+    cameras: only of these, None for all.
+    """
     last_seq = await run_in_threadpool(reader.last_seq)
     hello = {"stream": reader.stream, "last_seq": last_seq}
     yield b"event: hello\ndata: " + json.dumps(hello).encode() + b"\n\n"
     cursor = last_seq if since is None or since > last_seq else since
     while not bell.stopping:
-        page = await run_in_threadpool(reader.page, cursor, PAGE, camera=camera)
+        page = await run_in_threadpool(reader.page, cursor, PAGE, camera=cameras)
         if page.gap is not None:
             yield b"event: gap\ndata: " + json.dumps(page.gap).encode() + b"\n\n"
         for alert in page.alerts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from vedette.streamer.address import is_loopback_host
 from vedette.streamer.errors import ConfigError
 from vedette.streamer.http.app import build_app
 from vedette.streamer.http.events import Bell
@@ -24,8 +24,9 @@ log = logging.getLogger("vedette.http")
 MOST_CONNECTIONS = 256
 
 
-def bind_tcp(listen: str) -> socket.socket:
-    """A listening TCP socket at ADDRESS:PORT. Raises ConfigError naming the fix."""
+def bind_tcp(listen: str, *, tokens: bool) -> socket.socket:
+    """A listening TCP socket at ADDRESS:PORT. Raises ConfigError naming the fix, also when others could reach it and
+    it asks for no ``tokens``."""
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
@@ -42,8 +43,11 @@ def bind_tcp(listen: str) -> socket.socket:
         raise ConfigError(
             f"http.listen: cannot be bound, got {listen!r}: {error.strerror}; choose another port"
         ) from error
-    if not ipaddress.ip_address(found.getsockname()[0]).is_loopback:
-        log.warning("http.listen: %s is open to the network without a password", listen)
+    if not is_loopback_host(found.getsockname()[0]):
+        if not tokens:
+            found.close()
+            raise ConfigError(f"http.listen: others could read it without a token, got {listen!r}; add http.tokens")
+        log.warning("http.listen: %s is open to the network, and HTTP is not encrypted; put TLS before it", listen)
     return found
 
 
@@ -52,7 +56,7 @@ class HttpServer:
 
     def __init__(self, listen: str, state: HubState, store: Path) -> None:
         """Bind and start. Raises ConfigError."""
-        self._socket = bind_tcp(listen)
+        self._socket = bind_tcp(listen, tokens=bool(state.config.http.tokens))
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._reader = OutboxReader(store)
         self._bell = Bell()

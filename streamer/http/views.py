@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from vedette.streamer.http.tokens import Scope
 from vedette.streamer.hubstate import HubState
 
 #: Older news than this from the hub's loop or the supervisor is no news, seconds.
 STALE_S = 5.0
 
 
-def processes(state: HubState) -> list[dict[str, Any]]:
-    """role, name, camera, pid, restarts, state, heartbeat_age_s of every process the supervisor keeps."""
+def processes(state: HubState, scope: Scope) -> list[dict[str, Any]]:
+    """role, name, camera, pid, restarts, state, heartbeat_age_s of every process the supervisor keeps.
+
+    Whoever sees only some cameras is shown their processes and the shared ones, of those not the last error: it may
+    speak of another camera.
+    """
     since_s = max(0.0, state.now_s() - state.processes_at_s)
     return [
         {
@@ -22,13 +27,14 @@ def processes(state: HubState) -> list[dict[str, Any]]:
             "restarts": row.get("restarts"),
             "state": row.get("state"),
             "heartbeat_age_s": _older(row.get("beat_age_s"), since_s),
-            "last_error": row.get("last_error"),
+            "last_error": row.get("last_error") if row.get("camera") or scope.cameras is None else None,
         }
         for row in state.processes
+        if row.get("camera") is None or scope.sees(row["camera"])
     ]
 
 
-def cameras(state: HubState) -> list[dict[str, Any]]:
+def cameras(state: HubState, scope: Scope) -> list[dict[str, Any]]:
     """name, state, fps and what else ``status.<camera>`` says; last_alert is the seq of its newest alert.
 
     Never the source: it may hold credentials.
@@ -48,6 +54,7 @@ def cameras(state: HubState) -> list[dict[str, Any]]:
             "last_alert": last_seq.get(name),
         }
         for name in names
+        if scope.sees(name)
     ]
 
 

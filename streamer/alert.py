@@ -9,11 +9,12 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
 from vedette.streamer.errors import WireError
+from vedette.streamer.jsontext import dump_json
 from vedette.streamer.types import Event
 
 SCHEMA = "vedette.alert/1"
@@ -42,6 +43,8 @@ def check_event(event: Event) -> Event:
         raise WireError(f"event.kind: needs 1 to 64 of [a-z0-9_-], got {event.kind!r:.80}")
     if not 0 <= event.rev <= MAX_REV:
         raise WireError(f"event.rev: needs 0..{MAX_REV}, got {event.rev}")
+    if not 0 <= event.mono_ns < 2**63:
+        raise WireError(f"event.mono_ns: needs 0..2^63, got {event.mono_ns!r:.40}")
     if not 0 <= event.wall_s <= _LAST_S:
         raise WireError(f"event.wall_s: needs seconds since 1970, got {event.wall_s}")
     if len(event.track_ids) > MAX_TRACKS:
@@ -54,8 +57,13 @@ def check_event(event: Event) -> Event:
 
 def rfc3339(wall_s: float) -> str:
     """UTC with milliseconds and a Z: ``1970-01-01T00:00:01.500Z``."""
-    moment = _EPOCH + timedelta(milliseconds=round(wall_s * 1000))
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, millisecond = divmod(round(wall_s * 1000), 1000)
+    return f"{_to_the_second(second)}.{millisecond:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _to_the_second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def topic_of(camera: str, kind: str) -> str:
@@ -122,8 +130,8 @@ def interrupted(event: Event, *, mono_ns: int, wall_s: float) -> Event:
 
 
 def encode_alert(alert: dict[str, Any]) -> bytes:
-    """UTF-8 JSON without spaces, NaN refused."""
-    return json.dumps(alert, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    """UTF-8 JSON without spaces. Raises ValueError on NaN and infinity, TypeError on what JSON cannot hold."""
+    return dump_json(alert)
 
 
 @cache

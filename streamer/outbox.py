@@ -30,6 +30,10 @@ DATABASE = "alerts.db"
 LAYOUT = 1
 #: Dead lives of producers that are remembered, so that what still arrives of them does not stay open.
 MOST_RETIRED = 256
+#: Incidents looked up by one statement.
+LOOKED_UP = 64
+#: Pages of the WAL (4 KiB each) before SQLite copies them into the database. Raise: fewer pauses, longer ones.
+CHECKPOINT_PAGES = 4096
 #: A total latency beyond this says that two clocks were compared, not that an alert took so long.
 MAX_TOTAL_MS = 24 * 3600 * 1000.0
 
@@ -47,6 +51,8 @@ CREATE TABLE IF NOT EXISTS producers (producer TEXT PRIMARY KEY, boot TEXT NOT N
 CREATE TABLE IF NOT EXISTS incidents (
     id TEXT PRIMARY KEY, producer TEXT NOT NULL, boot TEXT NOT NULL, event TEXT NOT NULL) WITHOUT ROWID;
 """
+
+_KNOWN_IDS = f"SELECT DISTINCT id FROM alerts WHERE id IN ({','.join('?' * LOOKED_UP)})"
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
@@ -108,6 +114,51 @@ class Outcome:
     total_ms: list[float] = field(default_factory=list)
 
 
+class Batch:
+    """One transaction in the making: what its rows will be, so that SQLite is asked little and written to once."""
+
+    def __init__(self, last_seq: int, camera_seq: dict[str, int]) -> None:
+        self.outcome = Outcome()
+        self.last_seq, self.camera_seq = last_seq, camera_seq
+        self.known_ids: set[str] = set()  # incidents that were in the store before
+        self.keys: set[tuple[str, int]] = set()
+        self.ended: set[str] = set()
+        self.shown: dict[str, Picture] = {}  # by incident
+        self.incidents: dict[str, tuple[str, str, str, str] | None] = {}  # None: no longer open
+        self._alerts: list[tuple[object, ...]] = []
+        self._pictures: list[tuple[int, str, int]] = []
+        self._cameras: dict[str, int] = {}
+
+    def add(self, event: Event, wall_s: float, body: bytes, picture: Picture | None, total_ms: float | None) -> None:
+        """The next alert."""
+        seq = self.last_seq = self.camera_seq[event.camera] = self._cameras[event.camera] = self.last_seq + 1
+        self._alerts.append((seq, event.id, event.rev, event.camera, event.kind, event.phase, wall_s, body))
+        self.keys.add((event.id, event.rev))
+        if picture:
+            self.shown[event.id] = picture
+            self._pictures.append((seq, picture.path, picture.nbytes))
+        if total_ms is not None:
+            self.outcome.total_ms.append(total_ms)
+        self.outcome.stored.append(Stored(seq, event.camera, event.kind, event.id, event.rev, body))
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write what was not written yet, inside the caller's transaction."""
+        opened = [row for row in self.incidents.values() if row is not None]
+        closed = [(event_id,) for event_id, row in self.incidents.items() if row is None]
+        for statement, rows in (
+            ("INSERT INTO alerts VALUES (?,?,?,?,?,?,?,?)", self._alerts),
+            ("INSERT INTO pictures VALUES (?,?,?)", self._pictures),
+            ("INSERT OR REPLACE INTO cameras VALUES (?,?)", list(self._cameras.items())),
+            ("INSERT OR REPLACE INTO incidents VALUES (?,?,?,?)", opened),
+            ("DELETE FROM incidents WHERE id=?", closed),
+        ):
+            if rows:
+                db.executemany(statement, rows)
+        if self._alerts:
+            db.execute("UPDATE counter SET value=? WHERE name='seq'", (self.last_seq,))
+        self._alerts, self._pictures, self._cameras, self.incidents = [], [], {}, {}
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection in autocommit mode: transactions are opened by hand. Raises sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
@@ -132,6 +183,8 @@ class Outbox:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA journal_size_limit=16777216")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            self._db.execute("PRAGMA cache_size=-16384")
             with self._transaction():
                 for statement in _TABLES.split(";\n"):
                     self._db.execute(statement)
@@ -175,55 +228,59 @@ class Outbox:
         wall_s: Callable[[], float] = time.time,
         mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> Outcome:
-        """Make every item durable in one transaction, or none of them. Raises sqlite3.Error; then nothing changed."""
-        outcome = Outcome()
+        """Make every item durable in one transaction, or none of them.
+
+        Raises sqlite3.Error, or what is wrong with an item; then nothing changed, here and on disk.
+        """
+        batch = Batch(self.last_seq, dict(self.camera_seq))
         try:
             with self._transaction():
-                self._load()
+                batch.known_ids = self._ids_among({item.event.id for item in items if isinstance(item, Draft)})
                 for item in items:
                     if isinstance(item, Boot):
-                        self._begin_boot(item, outcome, wall_s(), mono_ns())
+                        self._begin_boot(item, batch, wall_s(), mono_ns())
                     else:
-                        self._insert(item, outcome, wall_s(), mono_ns())
-                self._db.execute("UPDATE counter SET value=? WHERE name='seq'", (self.last_seq,))
+                        self._insert(item, batch, wall_s(), mono_ns())
+                batch.write(self._db)
         except sqlite3.Error:
             self.reopen()
             raise
-        return outcome
+        self.last_seq, self.camera_seq = batch.last_seq, batch.camera_seq
+        return batch.outcome
 
-    def _insert(self, draft: Draft, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
+    def _ids_among(self, ids: set[str]) -> set[str]:
+        """Which of these incidents the store has heard of: most are new, and need no further look."""
+        ordered = list(ids)
+        found: set[str] = set()
+        for first in range(0, len(ordered), LOOKED_UP):
+            some = ordered[first : first + LOOKED_UP]
+            some += some[:1] * (LOOKED_UP - len(some))  # always the same statement, so it stays prepared
+            found.update(row[0] for row in self._db.execute(_KNOWN_IDS, some))
+        return found
+
+    def _insert(self, draft: Draft, batch: Batch, wall_s: float, mono_ns: int) -> None:
         event = draft.event
-        if self.known(event.id, event.rev):
-            outcome.duplicates += 1
+        old = event.id in batch.known_ids
+        if (event.id, event.rev) in batch.keys or (old and self.known(event.id, event.rev)):
+            batch.outcome.duplicates += 1
             return
-        picture = draft.picture or self._picture_of(event.id)
-        seq = self.last_seq + 1
-        total_ms = (mono_ns - event.mono_ns) / 1e6 if draft.timed else None
-        if total_ms is None or not 0 <= total_ms <= MAX_TOTAL_MS:
-            total_ms = None
-        else:
-            outcome.total_ms.append(total_ms)
+        picture = draft.picture or batch.shown.get(event.id) or (self._picture_of(event.id) if old else None)
+        total_ms = _total_ms(event.mono_ns, mono_ns) if draft.timed else None
         body = encode_alert(
             alert_from_event(
                 event,
                 site=self.site,
                 stream=self.stream,
-                seq=seq,
-                prev=self.camera_seq.get(event.camera),
+                seq=batch.last_seq + 1,
+                prev=batch.camera_seq.get(event.camera),
                 evidence=picture.evidence() if picture else None,
                 total_ms=total_ms,
             )
         )
-        row = (seq, event.id, event.rev, event.camera, event.kind, event.phase, wall_s, body)
-        self._db.execute("INSERT INTO alerts VALUES (?,?,?,?,?,?,?,?)", row)
-        if picture:
-            self._db.execute("INSERT INTO pictures VALUES (?,?,?)", (seq, picture.path, picture.nbytes))
-        self._db.execute("INSERT OR REPLACE INTO cameras VALUES (?,?)", (event.camera, seq))
-        self._follow(event)
-        self.last_seq = self.camera_seq[event.camera] = seq
-        outcome.stored.append(Stored(seq, event.camera, event.kind, event.id, event.rev, body))
+        batch.add(event, wall_s, body, picture, total_ms)
+        self._follow(event, batch)
         if event.phase != "end" and (event.producer, event.boot) in self._retired:
-            self._interrupt(event, outcome, wall_s, mono_ns)  # a dead life's last words came after its heir's hello
+            self._interrupt(event, batch, wall_s, mono_ns)  # a dead life's last words came after its heir's hello
 
     def _picture_of(self, event_id: str) -> Picture | None:
         """The newest picture of the incident that is still there: a telling without its own shows that one."""
@@ -232,22 +289,29 @@ class Outbox:
         ).fetchone()
         return None if row is None else Picture(row[0], 0, json.loads(row[1])["evidence"]["sha256"])
 
-    def _interrupt(self, event: Event, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
+    def _interrupt(self, event: Event, batch: Batch, wall_s: float, mono_ns: int) -> None:
         end = interrupted(event, mono_ns=mono_ns, wall_s=wall_s)
-        self._insert(Draft(end, timed=False), outcome, wall_s, mono_ns)
-        outcome.interrupted += 1
+        self._insert(Draft(end, timed=False), batch, wall_s, mono_ns)
+        batch.outcome.interrupted += 1
 
-    def _follow(self, event: Event) -> None:
+    def _follow(self, event: Event, batch: Batch) -> None:
         """Remember the incident while it is open."""
         if event.phase == "end":
-            self._db.execute("DELETE FROM incidents WHERE id=?", (event.id,))
+            batch.ended.add(event.id)
+            batch.incidents[event.id] = None
             return
-        ended = self._db.execute("SELECT 1 FROM alerts WHERE id=? AND phase='end'", (event.id,)).fetchone()
-        if ended is None:  # a finished clip may arrive later as an update; that does not open the incident again
+        ended = event.id in batch.ended
+        if not ended and event.id in batch.known_ids:
+            query = "SELECT 1 FROM alerts WHERE id=? AND phase='end'"
+            ended = self._db.execute(query, (event.id,)).fetchone() is not None
+        if not ended:  # a finished clip may arrive later as an update; that does not open the incident again
             row = (event.id, event.producer, event.boot, _EVENT.dump_json(event).decode())
-            self._db.execute("INSERT OR REPLACE INTO incidents VALUES (?,?,?,?)", row)
+            batch.incidents[event.id] = row
 
-    def _begin_boot(self, boot: Boot, outcome: Outcome, wall_s: float, mono_ns: int) -> None:
+    def _begin_boot(self, boot: Boot, batch: Batch, wall_s: float, mono_ns: int) -> None:
+        if (boot.producer, boot.boot) in self._retired:
+            return  # a dead life's hello came after its heir's
+        batch.write(self._db)  # what came before the hello in this batch may be what is left open
         before = self.boot_of(boot.producer)
         if before is not None and before != boot.boot:
             self._retired[boot.producer, before] = None
@@ -258,7 +322,9 @@ class Outbox:
             "SELECT event FROM incidents WHERE producer=? AND boot<>? ORDER BY id", (boot.producer, boot.boot)
         ).fetchall()
         for (raw,) in left_open:
-            self._interrupt(_EVENT.validate_json(raw), outcome, wall_s, mono_ns)
+            event = _EVENT.validate_json(raw)
+            batch.known_ids.add(event.id)
+            self._interrupt(event, batch, wall_s, mono_ns)
 
     def boot_of(self, producer: str) -> str | None:
         """The boot in which the producer was last seen."""
@@ -313,3 +379,8 @@ class Outbox:
     def close(self) -> None:
         """Close; SQLite folds the WAL into the database."""
         self._db.close()
+
+
+def _total_ms(decoded_ns: int, now_ns: int) -> float | None:
+    total_ms = (now_ns - decoded_ns) / 1e6
+    return total_ms if 0 <= total_ms <= MAX_TOTAL_MS else None

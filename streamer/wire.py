@@ -10,7 +10,8 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
     infer -> capture   ``boot`` {"boot","sent","held"}     answer to hello, and (sent -1) to a frame paid for by another
                                                           boot. A new boot reclaims every slot; a known one all
                                                           but ``held`` when nothing was sent since that hello
-                       ``credit`` {"incarnation","boot","slots":[...]}
+                       ``credit`` {"incarnation","boot","slots":[...]}  where the ring's lane cannot carry it
+                                                          (`vedette.streamer.creditlane`)
                        ``cut`` {"key","mono_ns","box"}      please cut a snapshot of that moment
 ``events.sock``    infer, supervisor DEALER (identity = producer) <-> hub ROUTER
     producer -> hub    ``hello`` {"producer","boot"}        first, and again after every hub ``hello``
@@ -27,9 +28,8 @@ fails a check raises WireError; the reader counts it and goes on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, cast
@@ -38,6 +38,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from vedette.engines.api import Letterbox
 from vedette.streamer.errors import WireError
+from vedette.streamer.jsontext import dump_json, is_finite, load_json
 from vedette.streamer.picturestats import PictureStats
 from vedette.streamer.types import CAMERA_NAME, Event
 
@@ -107,9 +108,8 @@ class FrameHeader:
 
 def encode(message: object) -> bytes:
     """JSON bytes of a dict or a dataclass instance. Raises WireError on NaN, infinity or what JSON cannot hold."""
-    value = message if isinstance(message, dict) else asdict(message)  # type: ignore[call-overload]
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        return dump_json(message)
     except (TypeError, ValueError) as error:
         raise WireError(f"wire: cannot encode {type(message).__name__}: {error}") from error
 
@@ -119,8 +119,8 @@ def decode(raw: bytes) -> dict[str, Any]:
     if len(raw) > MAX_JSON:
         raise WireError(f"wire: JSON part of {len(raw)} bytes; at most {MAX_JSON} are accepted")
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        value = load_json(raw)
+    except ValueError as error:
         raise WireError(f"wire: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise WireError(f"wire: needs a JSON object, got {type(value).__name__}")
@@ -150,4 +150,6 @@ def parse_event(raw: bytes) -> Event:
     event = parse(Event, raw)
     if CAMERA_NAME.fullmatch(event.camera) is None:
         raise WireError(f"wire: Event.camera: needs [a-z0-9_-]{{1,32}}, got {event.camera!r:.80}")
+    if not is_finite(event.explain):  # the one field whose type lets NaN through
+        raise WireError("wire: Event.explain: needs finite numbers")
     return event

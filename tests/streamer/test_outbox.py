@@ -112,6 +112,48 @@ def test_the_last_words_of_a_dead_life_do_not_stay_open(outbox: Outbox) -> None:
     assert json.loads(stored[1].body)["explain"]["reason"] == "interrupted"
 
 
+def test_the_hello_of_a_dead_life_after_its_heirs_changes_nothing(outbox: Outbox) -> None:
+    """While the hub hung, both lives' messages piled up: the dead one's hello neither ends what the heir opened nor
+    makes the heir's next incidents end at once."""
+    outbox.commit([Boot("infer", "a")])
+    late = [
+        Boot("infer", "b"),
+        Draft(numbered_event(1, phase="start", boot="b")),
+        Boot("infer", "a"),
+        Boot("infer", "b"),
+    ]
+    outcome = outbox.commit([*late, Draft(numbered_event(2, phase="start", boot="b"))])
+    assert [(s.id, s.rev) for s in outcome.stored] == [("e1", 0), ("e2", 0)]
+    assert outbox.boot_of("infer") == "b"
+
+
+def test_one_transaction_knows_what_it_has_just_written(outbox: Outbox) -> None:
+    """Within one batch: a repeated telling is a duplicate, an update shows its start's picture, a closed incident stays
+    closed, and a hello ends what the batch itself left open."""
+    picture = Picture("evidence/dock/2026-01-01/e1-0.jpg", 10, "0" * 64)
+    start = numbered_event(1, phase="start", boot="a")
+    outcome = outbox.commit(
+        [
+            Boot("infer", "a"),
+            Draft(start, picture),
+            Draft(start, picture),
+            Draft(numbered_event(1, phase="update", rev=1, boot="a")),
+            Draft(numbered_event(2, phase="start", boot="a")),
+            Draft(numbered_event(2, phase="end", rev=1, boot="a")),
+            Draft(numbered_event(2, phase="update", rev=2, boot="a")),
+            Boot("infer", "b"),
+        ]
+    )
+    tellings = [("e1", 0), ("e1", 1), ("e2", 0), ("e2", 1), ("e2", 2), ("e1", 2)]
+    assert [(s.id, s.rev) for s in outcome.stored] == tellings
+    assert (outcome.duplicates, outcome.interrupted) == (1, 1)
+    told = bodies(outbox)
+    assert [alert["seq"] for alert in told] == [1, 2, 3, 4, 5, 6]
+    assert [alert["prev"] for alert in told] == [None, 1, 2, 3, 4, 5]
+    assert [alert["id"] for alert in told if alert["evidence"]["snapshot"]] == ["e1", "e1", "e1"]
+    assert outbox.commit([Boot("infer", "c")]).stored == []
+
+
 def test_a_late_clip_does_not_open_an_incident_again(outbox: Outbox) -> None:
     """An update after the end (a clip that was finished later) is an alert, but nothing is left to interrupt."""
     phases = [("start", 0), ("end", 1), ("update", 2)]

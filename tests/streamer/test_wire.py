@@ -61,6 +61,25 @@ def test_nan_never_leaves_or_enters() -> None:
         encode(dataclasses.replace(EVENT, score=float("nan")))
     with pytest.raises(WireError):
         parse_event(encode(EVENT).replace(b'"score":null', b'"score":NaN'))
+    told = encode(dataclasses.replace(EVENT, explain={"dwell": [1.5]}))
+    for number in (b"NaN", b"-Infinity", b"1e999"):  # explain takes anything JSON can say, and JSON cannot say this
+        with pytest.raises(WireError):
+            parse_event(told.replace(b"1.5", number))
+        with pytest.raises(WireError):
+            decode(told.replace(b"1.5", number))
+    assert parse_event(told.replace(b"1.5", b'"NaN 1e999"')).explain == {"dwell": ["NaN 1e999"]}
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner)))
+def test_what_is_encoded_is_what_json_says_or_an_error(value: object) -> None:
+    """The fast encoder and the standard library agree on every value, and on what is refused."""
+    try:
+        expected = json.loads(json.dumps({"value": value}, allow_nan=False))
+    except ValueError:
+        with pytest.raises(WireError):
+            encode({"value": value})
+    else:
+        assert json.loads(encode({"value": value})) == expected
 
 
 def test_oversized_json_is_refused_before_it_is_read() -> None:

@@ -194,23 +194,23 @@ class RetentionSection(_Section):
     max_gb: Annotated[float, Field(gt=0)] = 10.0
 
 
-class AlertsSection(_Section):
-    """Where alerts are published, replayed from, stored and sent."""
 class CurveSection(_Section):
     """Who may subscribe over tcp. keys: the folder `vedette keys` keeps; only the keys in it come in."""
 
     keys: Annotated[str, Field(min_length=1)]
 
 
+class AlertsSection(_Section):
+    """Where alerts are published, replayed from, stored and sent."""
 
     publish: Endpoint = "tcp://127.0.0.1:5556"
     replay: Endpoint = "tcp://127.0.0.1:5557"
     store: Annotated[str, Field(min_length=1)] = "/var/lib/vedette"
     sinks: list[AnySink] = []
     retention: RetentionSection = RetentionSection()
+    curve: CurveSection | None = None
 
     @model_validator(mode="after")
-    curve: CurveSection | None = None
     def _distinct(self) -> AlertsSection:
         problems: list[tuple[tuple[str | int, ...], str, object]] = []
         if self.publish == self.replay:
@@ -225,9 +225,6 @@ class CurveSection(_Section):
         return self
 
 
-class HttpSection(_Section):
-    """The small HTTP server: health, metrics, cameras, alerts. listen: ADDRESS:PORT, port 0 picks one, null turns it
-    off. tokens: who may ask; without any everybody of this machine may, and nobody else can."""
 class TokenSection(_Section):
     """Somebody who may ask. token: from ``${ENV}`` or ``!file``, or the hash that `vedette keys token` prints.
     cameras: what it may see, everything when absent."""
@@ -237,10 +234,11 @@ class TokenSection(_Section):
     cameras: Annotated[list[CameraName], Field(min_length=1)] | None = None
 
 
+class HttpSection(_Section):
+    """The small HTTP server: health, metrics, cameras, alerts. listen: ADDRESS:PORT, port 0 picks one, null turns it
+    off. tokens: who may ask; without any everybody of this machine may, and nobody else can."""
 
     listen: Annotated[str, AfterValidator(_listen)] | None = "127.0.0.1:8642"
-
-
     tokens: list[TokenSection] = []
 
     @model_validator(mode="after")
@@ -257,6 +255,8 @@ class TokenSection(_Section):
         if problems:
             raise Problems(problems)
         return self
+
+
 class Config(_Section):
     """The whole file. ``cameras`` hold their own keys over ``defaults``; loading has already merged them."""
 

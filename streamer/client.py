@@ -22,6 +22,7 @@ import zmq
 from vedette.streamer.curve import ClientKeys
 from vedette.streamer.endpoint import reachable
 from vedette.streamer.errors import VedetteError
+from vedette.streamer.jsontext import load_json
 from vedette.streamer.types import CAMERA_NAME
 from vedette.streamer.wire import MAX_JSON
 
@@ -217,6 +218,9 @@ class Subscription:
         """One wait for either socket, and what follows from it."""
         if self._behind:
             self._ask()
+        elif (message := self._at_hand()) is not None:
+            self._take_live(message)
+            return
         poller = zmq.Poller()
         poller.register(self._sub, zmq.POLLIN)
         if self._asker is not None:
@@ -227,12 +231,19 @@ class Subscription:
         elif self._sub in found:
             self._take_live(self._sub.recv_multipart())
 
+    def _at_hand(self) -> list[bytes] | None:
+        """A live message that has arrived already; most of a busy stream needs no poller."""
+        try:
+            return self._sub.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
     # live
 
     def _take_live(self, message: list[bytes]) -> None:
         try:
             topic, raw = message
-            value = json.loads(raw)
+            value = load_json(raw)
             if topic == b"status.hub":
                 self._take_status(value)
             else:
@@ -300,7 +311,7 @@ class Subscription:
 
     def _take_reply(self, message: list[bytes]) -> None:
         try:
-            page = json.loads(message[-1])
+            page = load_json(message[-1])
             if page.get("request") != str(self._request):
                 return  # an answer to a question that was given up
             self._asked_s = None

@@ -33,8 +33,9 @@ def test_a_killed_child_is_back_and_nobody_else_notices(tmp_path: Path) -> None:
                 if other != name:
                     assert table[other]["pid"] == before[other]["pid"], (name, other)
             (run_dir,) = daemon.runtime.iterdir()
-            present = {path.name for path in run_dir.glob("ring-*")}
+            present = {path.name for path in run_dir.glob("ring-*") if path.is_file()}
             assert sorted(ring.rpartition("-")[0] for ring in present) == ["ring-a", "ring-b"]
+            assert len([path for path in run_dir.glob("ring-*") if path.is_fifo()]) == 2  # and each ring's lane
             rings |= present
         assert len(rings) == 3  # every life of a capture process had its own ring
         assert table["a"]["restarts"] == 2

@@ -25,10 +25,18 @@ TOKEN_LIMIT = 1.0e4
 
 
 class Timeline:
-    """Where every stream stands in its ring and in time; pure float64 bookkeeping, no model."""
+    """Where every stream stands in its ring and in time; pure float64 bookkeeping, no model.
 
-    def __init__(self, config: RiftConfig, cameras: int) -> None:
-        self.config = config
+    window: slots of the ring that are used, all by default; the others stay invalid for ever, so that fewer is exact too.
+    """
+
+    def __init__(self, config: RiftConfig, cameras: int, window: int | None = None) -> None:
+        if window is not None and not 1 <= window <= config.window:
+            raise EngineFault(
+                f"engine.window: needs 1..{config.window}, the slots of this model's ring, got {window}; "
+                "lower it or export the model with a longer window"
+            )
+        self.config, self.window = config, window or config.window
         self.written = np.zeros((cameras, config.streams), np.int64)
         self.last_s = np.full(cameras, np.nan)
         self._speeds = rotary_frequencies(config.rotary_dim, config.min_period_s, config.max_period_s)
@@ -53,7 +61,7 @@ class Timeline:
             "we": present.reshape(-1).astype(np.float64),
             "cos": cos,
             "sin": sin,
-            "slot": (self.written[rows] % config.window).reshape(-1),
+            "slot": (self.written[rows] % self.window).reshape(-1),
         }
         if config.folds:
             feeds["dec"] = np.repeat(np.exp2(-elapsed[:, None] / self._half_lives), config.streams, 0)
@@ -147,18 +155,41 @@ class TemporalEngine:
     fewer, larger calls.
     """
 
-    def __init__(self, runner: Runner, *, gap: int = 1) -> None:
+    def __init__(self, runner: Runner, *, gap: int = 1, window: int | None = None) -> None:
         self.runner, self.spec, self.config = runner, runner.spec, runner.spec.config
-        self.timeline = Timeline(self.config, runner.cameras)
-        self._gap = gap
+        self.timeline = Timeline(self.config, runner.cameras, window)
+        self._gap, self._window = gap, window
+        self._next: Runner | None = None
         self._no_context = np.zeros((self.config.context, self.config.context_dim), np.float32)
         self._none_valid = np.zeros(self.config.context, np.bool_)
+
+    def swap(self, runner: Runner) -> None:
+        """Serve by ``runner`` from the next step on; callable from any thread. Memory of another backend is not carried over.
+
+        Raises EngineFault when the model differs in more than its precision.
+        """
+        if (runner.spec.config, runner.cameras) != (self.config, self.runner.cameras):
+            raise EngineFault(
+                f"TemporalEngine.swap: needs the same model for {self.runner.cameras} cameras, got {runner.cameras} cameras and "
+                f"{'the same' if runner.spec.config == self.config else 'another'} config; open a new engine"
+            )
+        self._next = runner
+
+    def settle(self) -> bool:
+        """Take over a runner that was handed to ``swap``; True when the memory is empty because of it."""
+        runner, self._next = self._next, None
+        if runner is None:
+            return False
+        self.runner, self.spec = runner, runner.spec
+        self.timeline = Timeline(self.config, runner.cameras, self._window)
+        return True
 
     def step(self, frames: Sequence[TemporalFrame]) -> list[TemporalAnswer]:
         """One answer a frame, in order. A frame or stream at fault is refused by a sentence in its answer; no other answer changes.
 
         Raises EngineFault only for what no single camera caused: a slot number out of range, or two frames of one slot.
         """
+        self.settle()
         slots = [f.slot for f in frames]
         if any(not 0 <= s < self.runner.cameras for s in slots) or len(set(slots)) != len(slots):
             raise EngineFault(

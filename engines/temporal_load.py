@@ -11,15 +11,53 @@ from vedette.engines.runtimes.cuda import probe_driver
 from vedette.engines.runtimes.ringstate import RingSession
 from vedette.engines.runtimes.trt import TrtRing
 from vedette.engines.temporal import Runner, TemporalEngine
-from vedette.engines.temporal_spec import TemporalSpec, load_graph
+from vedette.engines.temporal_spec import TemporalSpec, load_graph, sidecar_path
+from vedette.engines.temporal_tracks import Evidence, TrackEvidence
 
+#: Models of learned evidence that come with the package lie here, each with its sidecar.
+WEIGHTS = Path(__file__).parent / "weights"
+#: The one that rules use unless the configuration names another.
+DEFAULT_MODEL = "vedette-events"
 BACKENDS = ("auto", "tensorrt", "onnxruntime")
 
 logger = logging.getLogger(__name__)
 
 
+def resolve_temporal(name_or_path: str) -> Path:
+    """The graph of a shipped name or a path. EngineFault says what there is."""
+    if name_or_path.endswith(".onnx") or "/" in name_or_path:
+        return Path(name_or_path)
+    path = WEIGHTS / f"{name_or_path}.onnx"
+    if path.exists() and sidecar_path(path).exists():
+        return path
+    known = sorted(p.stem for p in WEIGHTS.glob("*.onnx") if sidecar_path(p).exists())
+    raise EngineFault(
+        f"engine.temporal: no model of learned evidence is called {name_or_path!r}, shipped are {known or 'none'}; "
+        "give the path of an .onnx with its sidecar, or take out the rules that need learned evidence"
+    )
+
+
+def open_evidence(
+    model: Path, cameras: int, *, backend: str = "auto", threads: int = 1, window: int | None = None
+) -> Evidence:
+    """What judges the tracks and scenes of that many cameras. EngineFault when the model is broken or was not trained."""
+    engine, reason = open_temporal(model, cameras, backend=backend, threads=threads, window=window)
+    if not engine.spec.trained:
+        raise EngineFault(
+            f"{model}: its heads were not trained, got a graph of random weights; train it or name another"
+        )
+    logger.info("temporal engine %s for %d cameras: %s", model.stem, cameras, reason)
+    return TrackEvidence(engine)
+
+
 def open_temporal(
-    model: Path, cameras: int, *, backend: str = "auto", threads: int = 1, plans: Path | None = None
+    model: Path,
+    cameras: int,
+    *,
+    backend: str = "auto",
+    threads: int = 1,
+    plans: Path | None = None,
+    window: int | None = None,
 ) -> tuple[TemporalEngine, str]:
     """The engine and why its backend was taken. ``plans`` is the cache; without a cached plan the CPU serves while one is built.
 
@@ -29,18 +67,20 @@ def open_temporal(
         raise EngineFault(f"engine.backend: needs one of {list(BACKENDS)}, got {backend!r}")
     graph, spec = load_graph(model)
     if backend == "onnxruntime":
-        return _on_cpu(graph, spec, cameras, threads), "onnxruntime: asked for by the configuration"
+        return _on_cpu(graph, spec, cameras, threads, window), "onnxruntime: asked for by the configuration"
     try:
         runner, reason = _on_tensorrt(*_for_tensorrt(model, graph, spec), cameras, plans, wait=backend == "tensorrt")
     except EngineFault as e:
         if backend == "tensorrt":
             raise
-        return _on_cpu(graph, spec, cameras, threads), f"onnxruntime on the CPU: TensorRT cannot be had ({e})"
-    return (TemporalEngine(runner) if runner is not None else _on_cpu(graph, spec, cameras, threads)), reason
+        return _on_cpu(graph, spec, cameras, threads, window), f"onnxruntime on the CPU: TensorRT cannot be had ({e})"
+    if runner is None:
+        return _on_cpu(graph, spec, cameras, threads, window), reason
+    return TemporalEngine(runner, window=window), reason
 
 
-def _on_cpu(graph: bytes, spec: TemporalSpec, cameras: int, threads: int) -> TemporalEngine:
-    return TemporalEngine(RingSession(graph, spec, cameras, threads=threads))
+def _on_cpu(graph: bytes, spec: TemporalSpec, cameras: int, threads: int, window: int | None) -> TemporalEngine:
+    return TemporalEngine(RingSession(graph, spec, cameras, threads=threads), window=window)
 
 
 def _for_tensorrt(model: Path, graph: bytes, spec: TemporalSpec) -> tuple[bytes, TemporalSpec]:

@@ -181,6 +181,9 @@ class TrackEvidence:
 
     def step(self, frames: Sequence[TrackFrame]) -> list[Judgement]:
         """One judgement a frame, in order."""
+        if self.engine.settle():
+            self._slots.clear()
+            self._novelty.clear()
         prepared = [self._prepare(frame) for frame in frames]
         answers = self.engine.step([temporal for temporal, _ in prepared])
         return [

@@ -20,10 +20,11 @@ from vedette.engines.api import Batch, Engine, EngineFault, Letterbox
 from vedette.streamer.batcher import Batcher
 from vedette.streamer.bus import FrameReader
 from vedette.streamer.config import Config
-from vedette.streamer.engine import open_engine
+from vedette.streamer.engine import open_engine, open_stage
 from vedette.streamer.errors import EngineError
 from vedette.streamer.eventlink import EventLink
 from vedette.streamer.inferstats import InferStats
+from vedette.streamer.learned import EvidenceStage
 from vedette.streamer.mailbox import Lease
 from vedette.streamer.pipeline import Outcome, Pipeline
 from vedette.streamer.snapshotdesk import SnapshotDesk
@@ -84,6 +85,11 @@ def cpu_batch(cores: int) -> int:
     return max(1, min(8, cores // 4))
 
 
+def learned_by(config: Config) -> frozenset[str]:
+    """Names of all learned evidence that rules of this configuration read."""
+    return frozenset(n for camera in config.cameras.values() for rule in camera.rules for n in rule.learned())
+
+
 def _warm(engine: Engine) -> None:
     """The first call of a session allocates and tunes: nobody's picture should pay for it."""
     height, width = engine.spec.input_hw
@@ -103,7 +109,8 @@ class Station:
         self._batcher = Batcher(spec.input_hw, cpu_batch(os.cpu_count() or 1) if on_cpu else GPU_BATCH)
         # in its first life this process is the first to see the scene; later ones may have seen it before
         self._pipeline = Pipeline(
-            self._config.site, boot, spec.labels, rearm=int(life.setup.extra.get("life", 1)) > 1
+            self._config.site, boot, spec.labels, rearm=int(life.setup.extra.get("life", 1)) > 1,
+            evidence=self._stage(self._config),
         )  # fmt: skip
         for name, section in self._config.cameras.items():
             self._pipeline.configure(name, section)
@@ -166,7 +173,7 @@ class Station:
             return
         perception = self._engine.infer(batch)
         engine_ns = time.monotonic_ns()
-        outcomes = self._pipeline.step(moments, perception.detections)
+        outcomes = self._pipeline.step(moments, perception.detections, perception.scene)
         done_ns = time.monotonic_ns()
         self._stats.batch(len(batch), (engine_ns - taken_ns) / 1e6)
         by_camera = {header.camera: header for header in headers}
@@ -180,12 +187,18 @@ class Station:
         spec, boot = self._engine.spec, self._life.setup.boot
         self._telemetry.send(
             topic_of(moment.camera),
-            track_message(self._config.site, boot, moment, size, outcome.tracks, spec.labels),
+            track_message(
+                self._config.site, boot, moment, size, outcome.tracks, spec.labels, self._names(), outcome.scene
+            ),
         )
         latency = {"capture": (taken_ns - moment.mono_ns) / 1e6, "infer": (done_ns - taken_ns) / 1e6}
         self._put([replace(event, latency_ms=dict(latency)) for event in outcome.events])
         self._stats.frame(moment.camera, (done_ns - moment.mono_ns) / 1e6)
         self._last_s[moment.camera] = done_ns / 1e9
+
+    def _names(self) -> tuple[str, ...]:
+        stage = self._pipeline.evidence
+        return () if stage is None else stage.names
 
     def _put(self, events: Sequence[Event]) -> None:
         now_s = time.monotonic()
@@ -253,9 +266,23 @@ class Station:
                     "reload: the configuration that was sent is wrong: %s", error.errors(include_url=False)[0]["msg"]
                 )
 
+    def _stage(self, config: Config) -> EvidenceStage | None:
+        cameras = config.cameras
+        return open_stage(config.engine, self._engine.spec, cameras.values(), len(cameras))
+
+    def _restage(self, old: Config, config: Config) -> None:
+        """Open or close the temporal engine where rules that need it came or went; a fault leaves things as they were."""
+        if learned_by(old) == learned_by(config):
+            return
+        try:
+            self._pipeline.evidence = self._stage(config)
+        except EngineError as error:
+            log.error("reload: %s; learned evidence stays as it was", error)
+
     def _reload(self, config: Config) -> None:
         """Watch what ``config`` says; cameras that did not change keep everything."""
         old, self._config = self._config, config
+        self._restage(old, config)
         for camera in old.cameras.keys() - config.cameras.keys():
             self._put(self._pipeline.remove(camera))
             self._batcher.forget(camera)

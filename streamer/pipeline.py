@@ -7,7 +7,7 @@ its tracks and re-arms its rules; so does nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,15 +18,14 @@ from vedette.engines.api import Detections
 from vedette.streamer.config import CameraSection
 from vedette.streamer.config.schema import CameraDefaults
 from vedette.streamer.incidents import Incidents, Moment
+from vedette.streamer.learned import EvidenceStage, Learned, Sight
 from vedette.streamer.rules.base import RuleConfig, Schedule, labels_of
 from vedette.streamer.rules.view import Places, Rule, Signal, View
 from vedette.streamer.tracker import Tracker, TrackerConfig
-from vedette.streamer.types import Event, Tracks
+from vedette.streamer.types import F32, Event, Tracks
 
 #: Seconds since 1970 -> local (weekday, minute of the day); Monday is 0
 LocalTime = Callable[[float], tuple[int, int]]
-#: Called between tracker and rules; may return the tracks with evidence.
-Evidence = Callable[[Sequence[Moment], Sequence[Tracks]], Sequence[Tracks]]
 
 Section = CameraDefaults | CameraSection
 
@@ -39,11 +38,12 @@ def machine_time(wall_s: float) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one picture gave. tracks: confirmed and worth reporting, coasting ones included."""
+    """What one picture gave. tracks: confirmed and worth reporting, coasting ones included. scene: learned evidence."""
 
     moment: Moment
     tracks: Tracks
     events: list[Event]
+    scene: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class _Running:
 
 @dataclass(slots=True)
 class _Camera:
-    """The memory of one camera. time_s: its own clock, through all epochs, never back."""
+    """The memory of one camera. time_s: its own clock, through all epochs, never back. fresh: an epoch has just begun."""
 
     section: Section
     incidents: Incidents
@@ -69,6 +69,7 @@ class _Camera:
     gate: Gate = field(default_factory=lambda: Gate(0.0))
     last: Moment | None = None
     time_s: float = 0.0
+    fresh: bool = True
 
 
 class Gate:
@@ -102,7 +103,8 @@ class Pipeline:
     """Trackers and rules of many cameras.
 
     boot: this life's name, part of every public track id. rearm: whether the scene may have been watched before
-    (after a restart), so that who already stands inside is silent. local: how schedules read the clock.
+    (after a restart), so that who already stands inside is silent. local: how schedules read the clock. evidence: the
+    temporal engine between tracker and rules; may be set or taken away at any time.
     """
 
     def __init__(
@@ -114,10 +116,10 @@ class Pipeline:
         rearm: bool = False,
         tracker: TrackerConfig | None = None,
         local: LocalTime = machine_time,
-        evidence: Evidence | None = None,
+        evidence: EvidenceStage | None = None,
     ) -> None:
         self.site, self.boot, self.labels = site, boot, tuple(labels)
-        self._rearm, self._local, self._evidence = rearm, local, evidence
+        self._rearm, self._local, self.evidence = rearm, local, evidence
         self._tracker = Tracker(tracker, labels=self.labels)
         self._cameras: dict[str, _Camera] = {}
 
@@ -154,6 +156,8 @@ class Pipeline:
         """Forget the camera; the events end what was open."""
         state = self._cameras.pop(camera, None)
         self._tracker.forget(camera)
+        if self.evidence is not None:
+            self.evidence.forget(camera)
         return [] if state is None else self._drop(state, state.rules, reason)
 
     def interrupt(self, camera: str, reason: str) -> list[Event]:
@@ -164,8 +168,10 @@ class Pipeline:
             rule.start_s, rule.rearm = None, True
         return events
 
-    def step(self, moments: Sequence[Moment], detections: Sequence[Detections]) -> list[Outcome]:
-        """One picture of each camera given -> what it gave, in order.
+    def step(
+        self, moments: Sequence[Moment], detections: Sequence[Detections], scene: F32 | None = None
+    ) -> list[Outcome]:
+        """One picture of each camera given -> what it gave, in order. scene: f32 [B,S,D] tokens of the same pictures.
 
         Pictures of cameras that are not configured (any more) give nothing and are left out.
         """
@@ -180,12 +186,34 @@ class Pipeline:
             wanted,
             [moment.aspect for moment in moments],
         )
-        if self._evidence is not None:
-            tracks = self._evidence(moments, tracks)
+        tokens = [None if scene is None else scene[i] for i in known]
+        learned = self._learn(moments, states, tracks, wanted, tokens)
         return [
             self._judge(state, moment, seen, before)
-            for state, moment, seen, before in zip(states, moments, tracks, ended, strict=True)
+            for state, moment, seen, before in zip(states, moments, learned, ended, strict=True)
         ]
+
+    def _learn(
+        self,
+        moments: Sequence[Moment],
+        states: Sequence[_Camera],
+        tracks: Sequence[Tracks],
+        wanted: Sequence[Detections],
+        scenes: Sequence[F32 | None],
+    ) -> list[Learned]:
+        """Evidence of the cameras that ask for it; the tracks of the others as they are."""
+        learned = [Learned(seen, {}) for seen in tracks]
+        stage = self.evidence
+        if stage is None:
+            return learned
+        asking = [i for i, s in enumerate(states) if stage.everywhere or any(rule.config.learned() for rule in s.rules)]
+        sights = [
+            Sight(moments[i].camera, states[i].time_s, states[i].fresh, tracks[i], wanted[i], scenes[i]) for i in asking
+        ]
+        for i, found in zip(asking, stage.step(sights), strict=True):
+            learned[i] = found
+            states[i].fresh = False
+        return learned
 
     def _mask(self, section: Section, rule: RuleConfig | None) -> NDArray[np.bool_]:
         """bool [labels]: what a rule (or the camera itself) looks at."""
@@ -207,6 +235,7 @@ class Pipeline:
         elif moment.epoch == last.epoch:
             state.time_s = state_time + max(0.0, moment.source_s - last.source_s)
         else:
+            state.fresh = True
             events = self._drop(state, state.rules, "reconnect")
             for rule in state.rules:
                 rule.start_s, rule.rearm = None, True
@@ -218,9 +247,10 @@ class Pipeline:
                 rule.start_s = state.time_s
         return events
 
-    def _judge(self, state: _Camera, moment: Moment, tracks: Tracks, events: list[Event]) -> Outcome:
+    def _judge(self, state: _Camera, moment: Moment, learned: Learned, events: list[Event]) -> Outcome:
         """Show the reportable tracks to every rule of the camera."""
-        reported = tracks[state.gate(tracks)]
+        reported = learned.tracks[state.gate(learned.tracks)]
+        names = () if self.evidence is None else self.evidence.names
         clock = self._local(moment.wall_s) if any(rule.schedule for rule in state.rules) else (0, 0)
         for rule in state.rules:
             assert rule.start_s is not None
@@ -232,10 +262,12 @@ class Pipeline:
                 rearm=rule.rearm,
                 awake=rule.schedule is None or rule.schedule.awake(*clock),
                 aspect=moment.aspect,
+                evidence_names=names,
+                scene=learned.scene,
                 picture=moment.stats,
             )
             events += self._events(state, rule, rule.rule.step(view), moment)
-        return Outcome(moment, reported, events)
+        return Outcome(moment, reported, events, learned.scene)
 
     def _drop(self, state: _Camera, rules: Sequence[_Running], reason: str) -> list[Event]:
         """End what these rules have open, as of the camera's last picture."""

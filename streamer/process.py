@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,9 @@ from vedette.streamer.config.schema import CameraDefaults
 from vedette.streamer.errors import SourceError
 from vedette.streamer.fileresults import Results
 from vedette.streamer.incidents import Moment
+from vedette.streamer.learned import EvidenceStage
 from vedette.streamer.picturemeter import PictureMeter
-from vedette.streamer.pipeline import Pipeline
+from vedette.streamer.pipeline import Outcome, Pipeline
 from vedette.streamer.privacy import PrivacyMask
 from vedette.streamer.videofile import UNKNOWN_FPS, Ahead, Picture, VideoFile
 
@@ -53,8 +54,18 @@ def camera_name(path: Path) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-")[:32] or "video"
 
 
-def process_file(path: Path, folder: Path, engine: Engine, options: Options, progress: Progress) -> dict[str, Any]:
-    """Process one file into ``folder``; its summary. Raises SourceError when the file holds no picture."""
+def process_file(
+    path: Path,
+    folder: Path,
+    engine: Engine,
+    options: Options,
+    progress: Progress,
+    stage: EvidenceStage | None = None,
+) -> dict[str, Any]:
+    """Process one file into ``folder``; its summary. Raises SourceError when the file holds no picture.
+
+    stage: the temporal engine, where a rule needs learned evidence; it forgets the file at its end.
+    """
     camera, spec, section = camera_name(path), engine.spec, options.section
     video = VideoFile(
         path, spec.input_hw, mask=PrivacyMask(section.privacy), fps=options.fps, full=options.annotate
@@ -65,7 +76,7 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
         moment = datetime.fromtimestamp(wall_s, zone)
         return moment.weekday(), moment.hour * 60 + moment.minute
 
-    pipeline = Pipeline(options.site, BOOT, spec.labels, local=local)
+    pipeline = Pipeline(options.site, BOOT, spec.labels, local=local, evidence=stage)
     pipeline.configure(camera, section)
     clip_fps = (options.fps or video.info.fps or UNKNOWN_FPS) if options.annotate else None
     began_s, done, last, meter = time.monotonic(), 0, None, PictureMeter()
@@ -75,10 +86,13 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
             folder, section, spec.labels,
             site=options.site, boot=BOOT, annotate_fps=clip_fps, detections=options.detections,
         ) as results:  # fmt: skip
+            peaks = Peaks(() if stage is None else stage.names)
             for picture in ahead:
-                (detections,) = engine.infer(_batch(picture, first=done == 0)).detections
-                (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections])
+                perception = engine.infer(_batch(picture, first=done == 0))
+                (detections,) = perception.detections
+                (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections], perception.scene)
                 results.take(picture, outcome, detections)
+                peaks.take(outcome)
                 done, last = done + 1, picture
                 progress(done)
             results.take_events(pipeline.interrupt(camera, "end of file") if last else [])
@@ -101,12 +115,38 @@ def process_file(path: Path, folder: Path, engine: Engine, options: Options, pro
                     "duration_s": round(last.time_s, 3),
                     "fault": video.fault,
                     "engine": _engine(engine),
+                    **({} if stage is None else {"learned": peaks.report()}),
                     "speed": {"elapsed_s": round(elapsed_s, 3), "fps": round(done / max(elapsed_s, 1e-6), 2)},
                 }
             )
     finally:
+        if stage is not None:
+            stage.forget(camera)
         ahead.close()
         video.close()
+
+
+class Peaks:
+    """The highest learned evidence of a file, by name, and in how many pictures any was known."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names, self._peak, self._frames = tuple(names), dict[str, float](), 0
+
+    def take(self, outcome: Outcome) -> None:
+        """Look at one picture's outcome."""
+        found, evidence = dict(outcome.scene), outcome.tracks.evidence
+        for i, name in enumerate(self._names if evidence is not None and len(evidence) else ()):
+            assert evidence is not None
+            known = evidence[~np.isnan(evidence[:, i]), i]
+            if len(known):
+                found[name] = float(known.max())
+        self._frames += bool(found)
+        for name, value in found.items():
+            self._peak[name] = max(value, self._peak.get(name, -np.inf))
+
+    def report(self) -> dict[str, Any]:
+        """JSON for the summary."""
+        return {"frames": self._frames, "peak": {name: round(v, 4) for name, v in sorted(self._peak.items())}}
 
 
 def _batch(picture: Picture, *, first: bool) -> Batch:

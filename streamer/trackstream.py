@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,21 @@ def topic_of(camera: str) -> str:
 
 
 def track_message(
-    site: str, boot: str, moment: Moment, size: tuple[int, int], tracks: Tracks, labels: Sequence[str]
+    site: str,
+    boot: str,
+    moment: Moment,
+    size: tuple[int, int],
+    tracks: Tracks,
+    labels: Sequence[str],
+    names: Sequence[str] = (),
+    scene: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What one picture shows. size: width and height of the source in pixels; boxes are normalised to it.
 
-    Boxes are clipped to the picture; a track that coasts outside of it is not told.
+    Boxes are clipped to the picture; a track that coasts outside of it is not told. names: columns of ``tracks.evidence``;
+    what is known of it stands with its track, and of the scene with the picture; what is unknown is left out.
     """
+    learned = _known(tracks, names)
     boxes = np.clip(tracks.xyxy, 0.0, 1.0)
     visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).tolist()
     return {
@@ -47,7 +56,19 @@ def track_message(
                 "velocity_per_s": [round(float(v), 4) for v in tracks.velocity_per_s[i]],
                 "age_s": round(float(tracks.age_s[i]), 3),
                 "since_seen_s": round(float(tracks.since_seen_s[i]), 3),
+                **({"evidence": learned[i]} if learned[i] else {}),
             }
             for i in visible
         ],
+        **({"scene": {name: round(value, 4) for name, value in scene.items()}} if scene else {}),
     }
+
+
+def _known(tracks: Tracks, names: Sequence[str]) -> list[dict[str, float]]:
+    """The evidence of every track that is not NaN, by name."""
+    if tracks.evidence is None or not names:
+        return [{}] * len(tracks)
+    return [
+        {name: round(float(p), 4) for name, p in zip(names, row, strict=True) if not np.isnan(p)}
+        for row in tracks.evidence
+    ]

@@ -37,16 +37,17 @@ def run(args: argparse.Namespace) -> int:
     setup_logging()
     _check_stems(args.videos)
     config = Config(version=1, cameras={}) if args.config is None else load_config(args.config).config
-    from vedette.streamer.engine import open_engine
+    from vedette.streamer.engine import open_engine, open_stage
 
     options = Options(config.defaults, config.site, args.start, args.fps, args.annotate, args.detections)
     engine = open_engine(config.engine)
     failed = 0
     try:
+        stage = open_stage(config.engine, engine.spec, [config.defaults], 1)
         for video in args.videos:
             try:
                 with _progress(video) as progress:
-                    summary = process_file(video, args.out / video.stem, engine, options, progress)
+                    summary = process_file(video, args.out / video.stem, engine, options, progress, stage)
             except SourceError as error:
                 print(f"vedette: {error}", file=sys.stderr)
                 failed += 1

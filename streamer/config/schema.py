@@ -62,13 +62,15 @@ Line = Annotated[list[Point], AfterValidator(_line)]
 
 
 class EngineSection(_Section):
-    """Which detector runs, where, and how precisely. size: engine input, width x height."""
+    """Which detector runs, where, and how precisely. size: engine input, width x height. temporal: the model of learned
+    evidence, for every camera; None: the shipped one, where a rule asks for it. window: frames it attends to, None: its own."""
 
     detector: str = "vedette-nano"
     backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
     size: Size = "416x256"
-    window: Annotated[int, Field(ge=1, le=1024)] = 64
+    temporal: Annotated[str, Field(min_length=1)] | None = None
+    window: Annotated[int, Field(ge=1, le=1024)] | None = None
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
     family: Literal["yolox", "nanodet", "detr", "yolo-e2e"] | None = None
     labels: list[str] | None = None

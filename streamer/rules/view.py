@@ -45,6 +45,7 @@ class View:
     ``Tracks.label``. time_s: the camera's clock, never goes back. start_s: when on that clock the rule began to
     watch. rearm: whether what was there then had been there before, unseen by this rule. awake: whether the
     schedule lets an incident start now. aspect: picture width / height. picture: what the capture process measured of it.
+    evidence_names: columns of ``tracks.evidence``. scene: learned evidence of the whole picture by name, unknown ones absent.
     """
 
     tracks: Tracks
@@ -55,6 +56,16 @@ class View:
     awake: bool = True
     aspect: float = 16 / 9
     picture: PictureStats | None = None
+    evidence_names: Sequence[str] = ()
+    scene: Mapping[str, float] = field(default_factory=dict)
+
+    def evidence(self, name: str) -> F32:
+        """f32 [N] probability of ``name`` by track, NaN where it is not known."""
+        known = self.tracks.evidence
+        if known is None or name not in self.evidence_names:
+            return np.full(len(self.tracks), np.nan, np.float32)
+        column: F32 = known[:, list(self.evidence_names).index(name)]
+        return column
 
     @cached_property
     def anchor(self) -> F32:

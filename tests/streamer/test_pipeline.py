@@ -195,20 +195,6 @@ def test_an_unknown_camera_is_left_out() -> None:
     assert [outcome.moment.camera for outcome in outcomes] == ["dock"]
 
 
-def test_evidence_is_asked_between_tracker_and_rules() -> None:
-    """The hook sees every camera's tracks before the rules do, and what it returns is what they judge."""
-    asked = []
-
-    def evidence(moments: Sequence[Moment], tracks: Sequence[Tracks]) -> Sequence[Tracks]:
-        asked.append([m.camera for m in moments])
-        return [t[np.zeros(len(t), bool)] for t in tracks]
-
-    pipeline = Pipeline("site", "boot", LABELS, evidence=evidence)
-    pipeline.configure("dock", section())
-    assert Show(pipeline).run(20, INSIDE) == []
-    assert asked == [["dock"]] * 20
-
-
 _STEPS = st.lists(
     st.tuples(st.sampled_from("ab"), st.lists(st.tuples(st.floats(0.1, 0.9), st.floats(0.4, 1.0)), max_size=3)),
     max_size=40,

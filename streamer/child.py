@@ -196,7 +196,12 @@ class Child:
 
 
 def _inherited(hidden: Collection[str]) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k not in _OURS and not any(s in v for s in hidden if len(s) >= 3)}
+    """Our environment without what is hidden: a short secret may be part of an innocent path, so it must be the whole."""
+
+    def holds_one(value: str) -> bool:
+        return any(secret == value or (len(secret) >= 8 and secret in value) for secret in hidden)
+
+    return {k: v for k, v in os.environ.items() if k not in _OURS and not holds_one(v)}
 
 
 def _refuse(constant: str) -> None:

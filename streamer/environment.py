@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from vedette.streamer.address import is_loopback_host
 from vedette.streamer.config import Config, Loaded
 from vedette.streamer.config.yamlfile import Key
+from vedette.streamer.endpoint import is_loopback
 from vedette.streamer.sources import problem_of
 
 Address = tuple[str, int]
@@ -64,6 +66,28 @@ def warnings(loaded: Loaded) -> list[str]:
         path = local_path(camera.source)
         if path is not None and not path.exists():
             found.append(loaded.fault(("cameras", name, "source"), "no such file here yet", camera.source))
+    return found + _open_doors(loaded)
+
+
+def _open_doors(loaded: Loaded) -> list[str]:
+    """What is legal and unsafe: a tcp address without keys, a password in the file, a scope that names nobody."""
+    config = loaded.config
+    found = [
+        loaded.fault(key, "holds a secret; better ${ENV} or !file, for this file is read by more people", "***")
+        for key in loaded.source.literals
+    ]
+    for name in ("publish", "replay"):
+        address = getattr(config.alerts, name)
+        if config.alerts.curve is None and not is_loopback(address):
+            found.append(loaded.fault(("alerts", name), "others can listen without a key; set alerts.curve", address))
+    for i, sink in enumerate(config.alerts.sinks):
+        url = getattr(sink, "url", "")
+        if url.startswith("http://") and not is_loopback_host(urlsplit(url).hostname or ""):
+            found.append(loaded.fault(("alerts", "sinks", i, "url"), "is not encrypted; better https://", url))
+    for i, row in enumerate(config.http.tokens):
+        strangers = [name for name in row.cameras or () if name not in config.cameras]
+        if strangers:
+            found.append(loaded.fault(("http", "tokens", i, "cameras"), "no such camera", ", ".join(strangers)))
     return found
 
 

@@ -12,25 +12,34 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
+from urllib.parse import quote, unquote
 
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{1,12}://)[^\s/@\"']+@", re.IGNORECASE)
-_QUERY_SECRET = re.compile(r"(?P<key>[?&](?:pass(?:word)?|pwd|token|key|secret|auth)=)[^&\s\"']+", re.IGNORECASE)
+# With a colon everything up to the last @ of the word is taken for user and password, slashes too: people do not
+# always quote what stands in their passwords, and a URL that lost its host is better than one that kept a secret.
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{1,12}://)(?:[^\s/@\"']*:[^\s\"']*|[^\s/@\"']+)@", re.IGNORECASE)
+_QUERY_SECRET = re.compile(
+    r"(?P<key>[?&;/_][\w.-]*?(?:pass|passwd|password|pwd|token|key|secret|auth|sig|signature|credential)=)[^&;\s\"']+",
+    re.IGNORECASE,
+)
 _secrets: set[str] = set()
+#: Shorter values would blank ordinary text.
+_SHORTEST = 3
 
 
 def register_secret(value: str) -> None:
-    """Never print this value again (three characters or more; shorter ones would blank ordinary text)."""
-    if len(value) >= 3:
-        _secrets.add(value)
+    """Never print this value again (three characters or more), nor as a URL, Python or JSON would write it."""
+    lines = [line for line in value.splitlines() if len(line) >= 8]
+    for known in (value, *lines):
+        forms = {known, quote(known), quote(known, safe=""), unquote(known), repr(known)[1:-1], json.dumps(known)[1:-1]}
+        _secrets.update(form for form in forms if len(form) >= _SHORTEST)
 
 
 def redact(text: str) -> str:
     """The text without credentials: ``rtsp://user:pw@host/`` -> ``rtsp://***@host/``."""
-    text = _USERINFO.sub(r"\g<scheme>***@", text)
-    text = _QUERY_SECRET.sub(r"\g<key>***", text)
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    return text
+    text = _USERINFO.sub(r"\g<scheme>***@", text)
+    return _QUERY_SECRET.sub(r"\g<key>***", text)
 
 
 class _Redact(logging.Filter):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vedette.streamer.config import CameraSection, Config
-from vedette.streamer.config.schema import AlertsSection, EvidenceSection
+from vedette.streamer.config.schema import AlertsSection, EvidenceSection, HttpSection
 
 #: Keys of a camera that its capture process obeys; the others are infer's and the supervisor's.
 CAPTURE_KEYS = ("source", "fps", "transport", "loop", "pace", "frozen_after", "privacy", "evidence")
@@ -75,5 +75,6 @@ def capture_view(config: Config, name: str) -> Config:
             "cameras": {name: slim},
             "defaults": type(config.defaults)(evidence=EvidenceSection()),
             "alerts": AlertsSection(store=config.alerts.store),
+            "http": HttpSection(listen=None),
         }
     )

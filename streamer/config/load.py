@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vedette.streamer.config.schema import CameraSection, Config, Problems
+from vedette.streamer.config.secretvalues import secret_values
 from vedette.streamer.config.yamlfile import Key, Source, read_yaml
 from vedette.streamer.errors import ConfigError
 from vedette.streamer.log import redact, register_secret
@@ -64,9 +65,27 @@ def load_config(path: Path | str) -> Loaded:
         config = Config.model_validate(merged)
     except ValidationError as error:
         problems += _lines(error, source)
+    if not problems:
+        problems += _guard_secrets(config, source)
     if problems:
         raise ConfigError([redact(line) for line in dict.fromkeys(problems)])
     return Loaded(config, source)
+
+
+def _guard_secrets(config: Config, source: Source) -> list[str]:
+    """Never print what is secret, also where it stands in the file itself; a token may not stand there."""
+    problems = []
+    drawn = tuple(source.secrets)
+    for key, value in secret_values(config):
+        if key[0] == "http" and value not in drawn:
+            rule = "must come from ${ENV} or !file, or be the hash that `vedette keys token` prints; a token may not stand here"
+            problems.append(f"{source.where(key)}: {rule}, got ***")
+        register_secret(value)
+        if not any(value in known for known in drawn):
+            source.literals.append(key)
+        if value not in source.secrets:
+            source.secrets.append(value)
+    return problems
 
 
 def _merge_defaults(source: Source) -> dict[str, Any]:
@@ -122,7 +141,7 @@ def _unique_inherited(lines: list[str]) -> list[str]:
 
 
 def _line(source: Source, key: Key, rule: str, got: object) -> str:
-    shown = repr(got)
+    shown = redact(repr(got))  # before it is cut: half a secret would not be recognised
     # "got" may already be part of a geometry sentence
     suffix = "" if ", got " in rule else f", got {shown if len(shown) <= 120 else shown[:117] + '...'}"
     return f"{source.where(key)}: {rule}{suffix}"

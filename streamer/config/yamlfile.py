@@ -25,13 +25,17 @@ Key = tuple[str | int, ...]
 
 @dataclass
 class Source:
-    """A parsed file: its values, the line of every key path, the secrets it drew in, and what was wrong."""
+    """A parsed file: its values, the line of every key path, the secrets it drew in, and what was wrong.
+
+    literals: keys whose secret stands in the file itself.
+    """
 
     path: str
     value: Any = None
     lines: dict[Key, int] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    literals: list[Key] = field(default_factory=list)
 
     def where(self, key: Key) -> str:
         """``file:line: dotted.key`` of the key, or of its nearest parent that the file holds."""

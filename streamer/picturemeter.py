@@ -110,14 +110,14 @@ class _View:
             self._follow(x, y, contrast, sharpness, step_s)
             return None
         edges = (_inner(self._x, x) + _inner(self._y, y)) / power
-        if edges >= LEARN_FROM:
-            self._other_s = 0.0
-            self._follow(x, y, contrast, sharpness, step_s)
-            return min(edges, 2.0)
         assert self.contrast is not None
         assert self.sharpness is not None
-        # behind a cover there is nothing worth getting used to
+        # behind a cover, or out of focus, there is nothing worth getting used to
         healthy = contrast >= 0.5 * self.contrast and sharpness >= 0.4 * self.sharpness
+        if edges >= LEARN_FROM:
+            self._other_s = 0.0
+            self._follow(x, y, contrast, sharpness, step_s if healthy else step_s / 10)
+            return min(edges, 2.0)
         self._other_s = self._other_s + step_s if healthy else 0.0
         if self._other_s >= ACCEPT_S:
             self.__init__()  # type: ignore[misc]

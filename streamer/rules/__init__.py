@@ -8,6 +8,8 @@ from vedette.streamer.rules.base import RuleConfig
 from vedette.streamer.rules.crowd import CrowdConfig
 from vedette.streamer.rules.line import LineConfig
 from vedette.streamer.rules.loiter import LoiterConfig
+from vedette.streamer.rules.run import RunConfig
+from vedette.streamer.rules.tamper import TamperConfig
 from vedette.streamer.rules.zone import ZoneConfig
 
 #: kind -> its configuration, which makes the rule
@@ -16,4 +18,6 @@ KINDS: Mapping[str, type[RuleConfig]] = {
     "loiter": LoiterConfig,
     "line": LineConfig,
     "crowd": CrowdConfig,
+    "run": RunConfig,
+    "tamper": TamperConfig,
 }

@@ -1,4 +1,4 @@
-"""Detections become tracks: one `Tracker` follows the objects of many cameras, in one set of arrays.
+"""Detections become tracks: one `Tracker` follows the objects of many cameras, those of a call in one set of arrays.
 
 Works on boxes alone; appearance embeddings are used where the detector gives them. Time is an argument
 in seconds of each camera's own clock: irregular and dropped frames are ordinary. The output for a frame
@@ -11,34 +11,33 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import LABELS, Detections, group_of
+from vedette.streamer.tracking.answer import answer_of
 from vedette.streamer.tracking.association import Pairs, assign, score_pairs
 from vedette.streamer.tracking.config import TrackerConfig
-from vedette.streamer.tracking.identity import Gallery, inherit, recall
-from vedette.streamer.tracking.intake import I64, Sightings, as_score, gather, unit
+from vedette.streamer.tracking.identity import Gallery, counted
+from vedette.streamer.tracking.intake import Sightings, as_score, gather, unit
 from vedette.streamer.tracking.motion import Motion
 from vedette.streamer.tracking.rows import (
     BORN_S,
-    BOX,
     CONFIRMED,
-    DETECTION,
     F64,
     GROUP,
     HITS,
+    I64,
     ID,
     LABEL,
-    RATE,
+    LIMIT_S,
+    OWN_VOTES,
     SCORE,
-    SEEN_BOX,
     SEEN_S,
-    SLOT,
     VOTES,
     empty_rows,
+    spread,
 )
 from vedette.streamer.types import Tracks
 
@@ -46,6 +45,7 @@ __all__ = ["Tracker", "TrackerConfig"]
 
 #: Width / height of a picture nobody told the aspect of.
 DEFAULT_ASPECT = 16 / 9
+Mask = NDArray[np.bool_]
 
 
 class Tracker:
@@ -64,11 +64,11 @@ class Tracker:
         names = [group_of(label) for label in self.labels]
         order = {name: i for i, name in enumerate(dict.fromkeys(names))}
         self._groups: I64 = np.array([order[name] for name in names], np.int64)
-        self._rows = empty_rows(len(self.labels))
-        #: appearance [N,D] of the same tracks, from the first detection that brings one on
-        self._look: F64 | None = None
-        self._gallery = Gallery(self.config, len(self.labels))
-        self._slots: dict[str, int] = {}
+        self._none = empty_rows(len(self.labels))
+        #: a camera's tracks, and their appearances [N,D] from the first detection that brought one on
+        self._rows: dict[str, F64] = {}
+        self._looks: dict[str, F64] = {}
+        self._galleries: dict[str, Gallery] = {}
         self._next_id: dict[str, int] = {}
         #: the last time given, and the seconds that passed in all
         self._clock: dict[str, float] = {}
@@ -76,7 +76,7 @@ class Tracker:
 
     def __len__(self) -> int:
         """Tracks alive, over all cameras."""
-        return int(self._rows.shape[1])
+        return sum(rows.shape[1] for rows in self._rows.values())
 
     def update(
         self,
@@ -96,43 +96,23 @@ class Tracker:
         if not len(wide):
             return []
         seen = gather(detections, wide, self._groups, self.config, self.rejected)
-        slots = np.array([self._slot(c) for c in cameras], np.int64)
         step, now = self._advance(cameras, time_s)
-        rest, rows, view, look = self._take(slots, seen)
-        if rest is not None:
-            self._rows, self._look = self._rows[:, rest], None if self._look is None else self._look[rest]
-        rows, view, look = self._step(rows, view, look, seen, slots, step, now, cameras)
-        if rest is None:
-            self._rows, self._look = rows, look
-        else:
-            self._rows = np.concatenate([self._rows, rows], axis=1)
-            self._look = None if look is None or self._look is None else np.concatenate([self._look, look])
-        return _answer(rows, view, now, wide)
+        rows, view, look = self._take(cameras, seen)
+        rows, view, look, detection = self._step(rows, view, look, seen, step, now, cameras)
+        self._keep(cameras, rows, view, look)
+        return answer_of(rows, view, detection, now, wide)
 
     def reset(self, camera: str) -> None:
         """A new epoch: forget the camera's tracks and its clock's last value. Its ids go on counting."""
-        slot = self._slots.get(camera)
-        if slot is not None:
-            keep = self._rows[SLOT] != slot
-            self._rows = self._rows[:, keep]
-            self._look = None if self._look is None else self._look[keep]
-            self._gallery.forget_slot(slot)
+        self._rows.pop(camera, None)
+        self._looks.pop(camera, None)
+        self._galleries.pop(camera, None)
         self._clock.pop(camera, None)
 
     def forget(self, camera: str) -> None:
         """The camera was removed: forget its tracks and its clock. Should it come back, its ids go on counting."""
         self.reset(camera)
-        self._slots.pop(camera, None)
         self._now.pop(camera, None)
-
-    def _slot(self, camera: str) -> int:
-        slot = self._slots.get(camera)
-        if slot is None:
-            taken = set(self._slots.values())
-            slot = next(i for i in range(len(taken) + 1) if i not in taken)
-            self._slots[camera] = slot
-            self._next_id.setdefault(camera, 1)
-        return slot
 
     def _advance(self, cameras: Sequence[str], time_s: Sequence[float]) -> tuple[F64, F64]:
         """Seconds since each camera's last frame (never negative), and the seconds of its life (never going back)."""
@@ -152,145 +132,191 @@ class Tracker:
             now[i] = self._now[camera] = self._now.get(camera, 0.0) + passed
         return step, now
 
-    def _take(self, slots: I64, seen: Sightings) -> tuple[NDArray[np.bool_] | None, F64, I64, F64 | None]:
-        """The tracks of the cameras given, ordered as the cameras are, and a mask of the others (None: no others)."""
-        own = self._rows[SLOT].astype(np.int64)
-        place = np.full(max(int(slots.max()), int(own.max(initial=0))) + 1, -1, np.int64)
-        place[slots] = np.arange(len(slots))
-        view = place[own]
-        self._widen(seen)
-        rest = view < 0
-        if not rest.any():
-            if (view[1:] >= view[:-1]).all():
-                return None, self._rows, view, self._look
-            order = np.argsort(view, kind="stable")
-            return None, self._rows[:, order], view[order], None if self._look is None else self._look[order]
-        order = np.argsort(view, kind="stable")[int(rest.sum()) :]
-        return rest, self._rows[:, order], view[order], None if self._look is None else self._look[order]
+    def _take(self, cameras: Sequence[str], seen: Sightings) -> tuple[F64, I64 | None, F64 | None]:
+        """The tracks of the cameras given, ordered as the cameras are, the camera of each, and their appearances."""
+        parts = [self._rows.get(camera, self._none) for camera in cameras]
+        look = None
+        if seen.embedding is not None or self._looks:
+            looks = [self._looks.get(camera) for camera in cameras]
+            width = next((e.shape[1] for e in (seen.embedding, *looks) if e is not None), 0)
+            fitting = [
+                np.zeros((p.shape[1], width)) if e is None or e.shape[1] != width else e
+                for p, e in zip(parts, looks, strict=True)
+            ]
+            look = np.concatenate(fitting) if width else None
+        if len(parts) == 1:
+            return parts[0], None, look
+        view = np.repeat(np.arange(len(parts)), [p.shape[1] for p in parts])
+        return np.concatenate(parts, axis=1), view, look
 
-    def _widen(self, seen: Sightings) -> None:
-        """Have a place for appearances as wide as those that just came; zeros until one is known."""
-        if seen.embedding is None:
+    def _keep(self, cameras: Sequence[str], rows: F64, view: I64 | None, look: F64 | None) -> None:
+        """Put the tracks of a call back to their cameras."""
+        if view is None:
+            self._rows[cameras[0]] = rows
+            if look is not None:
+                self._looks[cameras[0]] = look
             return
-        width = seen.embedding.shape[1]
-        if self._look is None or self._look.shape[1] != width:
-            self._look = np.zeros((len(self), width))
+        edges = np.searchsorted(view, np.arange(len(cameras) + 1)).tolist()
+        for i, camera in enumerate(cameras):
+            # copies: a view would keep the tracks of all cameras of the call in memory
+            self._rows[camera] = rows[:, edges[i] : edges[i + 1]].copy()
+            if look is not None:
+                self._looks[camera] = look[edges[i] : edges[i + 1]].copy()
 
     def _step(
         self,
         rows: F64,
-        view: I64,
+        view: I64 | None,
         look: F64 | None,
         seen: Sightings,
-        slots: I64,
         step: F64,
         now: F64,
         cameras: Sequence[str],
-    ) -> tuple[F64, I64, F64 | None]:
-        """Predict, associate, correct, confirm, bury and begin; the new rows, ordered by camera."""
-        c = self.config
-        clock, dt = now[view], step[view]
-        unseen = clock - rows[SEEN_S]
-        self._motion.predict(rows, dt, unseen - dt)
-        pairs = score_pairs(rows, view, seen, unseen, unseen - dt, look, c)
-        track, sighting = assign(pairs, view, rows.shape[1], len(seen))
-        rows[DETECTION] = -1
-        risen = self._match(rows, track, sighting, seen, clock)
-        if look is not None and seen.embedding is not None:
-            _blend(look, track, seen.embedding[sighting], seen.score[sighting])
-        alive = clock - rows[SEEN_S] <= np.where(rows[CONFIRMED] > 0, c.lost_s, c.tentative_lost_s) + 1e-6
-        if look is not None:
-            alive = self._identify(rows, look, risen, clock, alive)
-        newborn = self._newborn(pairs, track, sighting, seen)
-        if not alive.all():
-            rows, view = rows[:, alive], view[alive]
-            look = None if look is None else look[alive]
-        if len(newborn):
-            rows = np.concatenate([rows, self._begin(newborn, seen, slots, now, cameras)], axis=1)
-            view = np.concatenate([view, seen.view[newborn]])
-            order = np.argsort(view, kind="stable")
-            rows, view = rows[:, order], view[order]
+    ) -> tuple[F64, I64 | None, F64 | None, I64]:
+        """Predict, associate, correct, confirm, bury and begin; the new rows, ordered by camera, and their detections."""
+        c, dt, clock = self.config, spread(step, view), spread(now, view)
+        mine, pairs, risen = np.full(rows.shape[1], -1), None, None
+        if len(mine):
+            self._motion.predict(rows, dt)
+            unseen = clock - rows[SEEN_S]
+            if len(seen):
+                pairs = score_pairs(rows, view, seen, unseen, dt, look, c)
+                mine = assign(pairs, view, len(mine), len(seen))
+            matched = mine >= 0
+            if np.count_nonzero(matched):
+                risen = self._match(rows, mine, matched, seen, clock, unseen)
+                if look is not None and seen.embedding is not None:
+                    track = matched.nonzero()[0]
+                    _blend(look, track, seen.embedding[mine[track]], seen.score[mine[track]])
+            alive = matched | (unseen <= rows[LIMIT_S])
+        newborn = self._newborn(pairs, mine, seen)
+        detection = mine if seen.row is None or not len(seen) else np.where(mine >= 0, seen.row[mine], -1)
+        if len(mine):
             if look is not None:
-                fresh = np.zeros((len(newborn), look.shape[1])) if seen.embedding is None else seen.embedding[newborn]
-                look = np.concatenate([look, fresh])[order]
-        return rows, view, look
+                self._identify(rows, view, look, risen, detection, now, alive, cameras)
+            if np.count_nonzero(alive) < len(mine):
+                keep = alive.nonzero()[0]
+                rows, detection, view = rows.take(keep, 1), detection[keep], None if view is None else view[keep]
+                look = None if look is None else look[keep]
+        if not len(newborn):
+            return rows, view, look, detection
+        return self._grow(rows, view, look, detection, newborn, seen, now, cameras)
 
-    def _match(self, rows: F64, track: I64, sighting: I64, seen: Sightings, clock: F64) -> I64:
-        """Update the matched tracks in place; the indices of those that are confirmed by it."""
-        if not len(track):
-            return track
+    def _match(
+        self, rows: F64, mine: I64, matched: Mask, seen: Sightings, clock: F64 | float, unseen: F64
+    ) -> I64 | None:
+        """Update the matched tracks in place; the indices of those that are confirmed by it, None for nobody."""
         c = self.config
-        part = rows[:, track]
-        time = clock[track]
-        score = seen.score[sighting]
-        self._motion.correct(part, seen.box[:, sighting])
-        part[SCORE] += (1.0 - np.exp((part[SEEN_S] - time) / c.score_s)) * (score - part[SCORE])
-        part[SEEN_S] = time
-        part[HITS] += 1
-        part[DETECTION] = seen.row[sighting]
-        ripe = (part[HITS] >= c.confirm_hits) & (time - part[BORN_S] >= c.confirm_s - 1e-6)
-        risen: I64 = track[ripe & (part[CONFIRMED] == 0)]
-        part[CONFIRMED, ripe] = 1.0
-        label = seen.label[sighting]
-        part[VOTES + label, np.arange(len(track))] += score
-        flipped = label != part[LABEL]
-        if flipped.any():
-            part[LABEL, flipped] = np.argmax(part[VOTES:, flipped], axis=0)
-        rows[:, track] = part
+        self._motion.correct(rows, seen.box.take(mine, 1), matched)
+        score = seen.score.take(mine)
+        fresh = np.exp(unseen / -c.score_s)
+        np.subtract(1.0, fresh, out=fresh)
+        fresh *= score - rows[SCORE]
+        fresh *= matched
+        rows[SCORE] += fresh
+        np.copyto(rows[SEEN_S], clock, where=matched)
+        rows[HITS] += matched
+        label = seen.label.take(mine)
+        flipped = label != rows[LABEL]
+        flipped &= matched
+        score *= matched
+        if np.count_nonzero(flipped):
+            who = flipped.nonzero()[0]
+            votes = counted(rows[:, who])
+            votes[label[who], np.arange(len(who))] += score[who]
+            rows[VOTES:, who], rows[OWN_VOTES, who] = votes, 0.0
+            rows[LABEL, who] = np.argmax(votes, axis=0)
+            score[who] = 0.0
+        rows[OWN_VOTES] += score
+        if np.count_nonzero(rows[CONFIRMED]) == len(mine):
+            return None
+        ripe = matched & (rows[CONFIRMED] == 0) & (rows[HITS] >= c.confirm_hits)
+        ripe &= clock - rows[BORN_S] >= c.confirm_s - 1e-6
+        risen: I64 = ripe.nonzero()[0]
+        rows[CONFIRMED, risen], rows[LIMIT_S, risen] = 1.0, c.lost_s + 1e-6
         return risen
 
-    def _identify(self, rows: F64, look: F64, risen: I64, clock: F64, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Let tracks that were just confirmed take over an old id, and remember those that end; who lives on."""
-        known: NDArray[np.bool_] = np.any(look, axis=1)
-        ending = ~alive & (rows[CONFIRMED] > 0) & known
-        if ending.any():
-            self._gallery.remember(rows[:, ending], look[ending])
-        risen = risen[known[risen]]
-        if not len(risen):
-            return alive
-        coasting = np.flatnonzero(alive & (rows[CONFIRMED] > 0) & (rows[DETECTION] < 0) & known)
-        old, old_look = rows[:, coasting], look[coasting]
-        if self._gallery.embedding.shape[1] == look.shape[1]:
-            old = np.concatenate([old, self._gallery.rows], axis=1)
-            old_look = np.concatenate([old_look, self._gallery.embedding])
-        if not old.shape[1]:
-            return alive
-        heir, source = recall(rows[:, risen], look[risen], old, old_look, clock[risen], self.config)
-        inherit(rows, risen[heir], old, source)
-        alive[coasting[source[source < len(coasting)]]] = False
-        taken = np.zeros(len(self._gallery), np.bool_)
-        taken[source[source >= len(coasting)] - len(coasting)] = True
-        self._gallery.forget(taken)
-        return alive
+    def _identify(
+        self,
+        rows: F64,
+        view: I64 | None,
+        look: F64,
+        risen: I64 | None,
+        detection: I64,
+        now: F64,
+        alive: Mask,
+        cameras: Sequence[str],
+    ) -> None:
+        """Let tracks that were just confirmed take over an old id, and remember those that end; updates ``alive``."""
+        known: Mask = np.any(look, axis=1)
+        confirmed = (rows[CONFIRMED] > 0) & known
+        ending = ~alive & confirmed
+        rising = np.zeros(len(alive), np.bool_)
+        if risen is not None:
+            rising[risen] = known[risen]
+        busy = ending | rising
+        if not busy.any():
+            return
+        for i in [0] if view is None else np.unique(view[busy]).tolist():
+            here = np.ones(len(alive), np.bool_) if view is None else view == i
+            gallery = self._galleries.setdefault(cameras[i], Gallery(self.config, len(self.labels)))
+            if (gone := ending & here).any():
+                gallery.remember(rows[:, gone], look[gone])
+            if (fresh := np.flatnonzero(rising & here)).size:
+                coasting = np.flatnonzero(here & alive & confirmed & (detection < 0))
+                alive[gallery.claim(rows, look, fresh, coasting, float(now[i]))] = False
 
-    def _newborn(self, pairs: Pairs, track: I64, sighting: I64, seen: Sightings) -> I64:
+    def _newborn(self, pairs: Pairs | None, mine: I64, seen: Sightings) -> I64:
         """Detections that start a track: unmatched, sure, and not the second box of an object that has a track."""
         free = seen.score >= as_score(self.config.score_new)
-        free[sighting] = False
-        if not free.any():
-            return np.zeros(0, np.int64)
-        taken = np.zeros(int(pairs.track.max(initial=-1)) + 1, np.bool_)
-        taken[track] = True
-        covered = taken[pairs.track] & (pairs.overlap > self.config.birth_overlap)
-        free[pairs.sighting[covered]] = False
-        return np.flatnonzero(free)
+        if pairs is None:
+            return free.nonzero()[0]
+        taken = mine >= 0
+        free[mine[taken]] = False
+        if np.count_nonzero(free):
+            covered = taken[pairs.track] & (pairs.overlap > self.config.birth_overlap)
+            free[pairs.sighting[covered]] = False
+        return free.nonzero()[0]
 
-    def _begin(self, newborn: I64, seen: Sightings, slots: I64, now: F64, cameras: Sequence[str]) -> F64:
+    def _grow(
+        self,
+        rows: F64,
+        view: I64 | None,
+        look: F64 | None,
+        detection: I64,
+        newborn: I64,
+        seen: Sightings,
+        now: F64,
+        cameras: Sequence[str],
+    ) -> tuple[F64, I64 | None, F64 | None, I64]:
+        """The tracks and, behind those of its camera, a tentative one for every detection ``newborn``."""
+        row = newborn if seen.row is None else seen.row[newborn]
+        rows = np.concatenate([rows, self._begin(newborn, seen, now, cameras)], axis=1)
+        detection = np.concatenate([detection, row])
+        if look is not None:
+            fresh = np.zeros((len(newborn), look.shape[1])) if seen.embedding is None else seen.embedding[newborn]
+            look = np.concatenate([look, fresh])
+        if view is None or seen.view is None:
+            return rows, view, look, detection
+        view = np.concatenate([view, seen.view[newborn]])
+        order = np.argsort(view, kind="stable")
+        return rows[:, order], view[order], None if look is None else look[order], detection[order]
+
+    def _begin(self, newborn: I64, seen: Sightings, now: F64, cameras: Sequence[str]) -> F64:
         """Rows of tentative tracks that begin with the detections ``newborn``, in their order."""
-        n, view = len(newborn), seen.view[newborn]
-        rows = np.zeros((self._rows.shape[0], n))
+        c, n = self.config, len(newborn)
+        view = np.zeros(n, np.int64) if seen.view is None else seen.view[newborn]
+        rows = np.zeros((self._none.shape[0], n))
         self._motion.begin(rows, seen.box[:, newborn])
         rows[SEEN_S] = rows[BORN_S] = now[view]
-        rows[SCORE] = seen.score[newborn]
+        rows[SCORE] = rows[OWN_VOTES] = seen.score[newborn]
         rows[HITS] = 1
-        rows[CONFIRMED] = self.config.confirm_hits <= 1 and self.config.confirm_s <= 0
-        rows[SLOT] = slots[view]
+        rows[CONFIRMED] = sure = c.confirm_hits <= 1 and c.confirm_s <= 0
+        rows[LIMIT_S] = (c.lost_s if sure else c.tentative_lost_s) + 1e-6
         rows[LABEL] = seen.label[newborn]
-        rows[GROUP] = seen.group[newborn]
-        rows[DETECTION] = seen.row[newborn]
-        rows[VOTES + seen.label[newborn], np.arange(n)] = rows[SCORE]
+        rows[GROUP] = seen.facts[6, newborn]
         count = np.bincount(view, minlength=len(cameras))
-        first = np.array([self._next_id[camera] for camera in cameras])
+        first = np.array([self._next_id.setdefault(camera, 1) for camera in cameras])
         rows[ID] = first[view] + np.arange(n) - np.repeat(np.cumsum(count) - count, count)
         for i in np.flatnonzero(count).tolist():
             self._next_id[cameras[i]] += int(count[i])
@@ -307,49 +333,12 @@ def _checked_aspect(
             f"Tracker.update: needs one time, one Detections and one aspect a camera, got {n} cameras, "
             f"{len(time_s)} times, {len(detections)} detections, {'no' if aspect is None else len(aspect)} aspects"
         )
-    if len(set(cameras)) != n:
+    if n > 1 and len(set(cameras)) != n:
         raise ValueError(f"Tracker.update: needs distinct cameras, got {list(cameras)}; call once per frame")
-    wide = np.full(n, DEFAULT_ASPECT) if aspect is None else np.asarray(aspect, np.float64)
-    if not ((wide > 0.01) & (wide < 100)).all():
-        raise ValueError(f"Tracker.update: aspect needs to be width / height in 0.01..100, got {wide.tolist()}")
-    return wide
-
-
-def _answer(rows: F64, view: I64, now: F64, aspect: F64) -> list[Tracks]:
-    """The Tracks of every camera, cut from rows that are ordered by camera."""
-    wide = aspect[view]
-    # a sure detection is a better box than the filter's, a doubtful one is not
-    trust = rows[SCORE] * (rows[DETECTION] >= 0)
-    box = rows[BOX] + trust * (rows[SEEN_BOX] - rows[BOX])
-    corners = np.empty((4, len(view)))
-    half = box[2:] * 0.5
-    np.subtract(box[:2], half, out=corners[:2])
-    np.add(box[:2], half, out=corners[2:])
-    corners[::2] /= wide
-    xyxy = corners.T.astype(np.float32, order="C")
-    rate = rows[RATE][:2].copy()
-    rate[0] /= wide
-    velocity = rate.T.astype(np.float32, order="C")
-    time = now[view]
-    age, since = (time - rows[BORN_S]).astype(np.float32), (time - rows[SEEN_S]).astype(np.float32)
-    ids, score = rows[ID].astype(np.int64), rows[SCORE].astype(np.float32)
-    label, detection = rows[LABEL].astype(np.int32), rows[DETECTION].astype(np.int32)
-    confirmed = rows[CONFIRMED] > 0
-    edges = np.searchsorted(view, np.arange(len(now) + 1)).tolist()
-    return [
-        Tracks(
-            ids[a:b],
-            xyxy[a:b],
-            velocity[a:b],
-            score[a:b],
-            label[a:b],
-            age[a:b],
-            since[a:b],
-            confirmed[a:b],
-            detection[a:b],
-        )
-        for a, b in pairwise(edges)
-    ]
+    wide = [DEFAULT_ASPECT] * n if aspect is None else aspect
+    if not all(0.01 < w < 100 for w in wide):
+        raise ValueError(f"Tracker.update: aspect needs to be width / height in 0.01..100, got {list(wide)}")
+    return np.array(wide, np.float64)
 
 
 def _blend(look: F64, track: I64, fresh: F64, score: F64) -> None:

@@ -1,8 +1,10 @@
-"""Which detection continues which track: near pairs of all cameras in one list, gains, and the best assignment.
+"""Which detection continues which track: near pairs, what each is worth, and the best assignment.
 
-Pairs are found by a sweep along x, so their number grows with how crowded the pictures are and not with
-tracks times detections. Every array here is over that list of pairs. Pairs without a rival are matched at
-once; the rest is solved exactly, a camera at a time (Jonker-Volgenant, ``scipy.optimize``).
+A small picture is searched pair by pair in one dense sweep of array operations; crowds and several cameras
+by a sweep along x, so that the number of pairs grows with how crowded the pictures are and not with tracks
+times detections. Both find the same pairs. Every array from there on is over that list. Assignment is exact
+(Jonker-Volgenant, ``scipy.optimize``), at once for a small picture, else without the pairs that have no rival
+and a camera at a time.
 """
 
 from __future__ import annotations
@@ -15,18 +17,20 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from vedette.streamer.tracking.config import TrackerConfig
-from vedette.streamer.tracking.intake import I64, Sightings, as_score
-from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, SCORE
+from vedette.streamer.tracking.intake import Sightings
+from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, I64, SCORE
 
 #: Longer than any picture is wide in units of its height: keeps the cameras apart on the sweep's axis.
 _LANE = 4096.0
+#: Tracks times detections up to which one dense pass costs less than finding pairs first.
+DENSE = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pairs:
     """Tracks and detections that may belong together: parallel arrays, sorted by track.
 
-    overlap: IoU of the predicted box and the detection. gain: what matching them is worth, above 0.
+    overlap: IoU of the predicted box and the detection. gain: what matching them is worth, 0 when they must not.
     """
 
     track: I64
@@ -35,19 +39,33 @@ class Pairs:
     gain: F64
 
 
-def near_pairs(box: F64, view: I64, seen: Sightings) -> tuple[I64, I64]:
-    """Indices of tracks and detections of one camera that are near enough in x to overlap; some do not.
+def pairs_of(edges: F64, view: I64 | None, seen: Sightings) -> tuple[I64, I64]:
+    """Indices of tracks and detections of one camera whose boxes may overlap. edges: [4,N] tracks. Sorted by track."""
+    n, m = edges.shape[1], len(seen)
+    if view is None and n * m <= DENSE:
+        (x1, y1, x2, y2), (left, top, right, bottom) = edges[:, :, None], seen.facts[:4, None]
+        meet = x1 < right
+        meet &= x2 > left
+        meet &= y1 < bottom
+        meet &= y2 > top
+        flat = meet.ravel().nonzero()[0]
+        track = flat // m
+        return track, flat - track * m
+    return _sweep(edges, np.zeros(n, np.int64) if view is None else view, seen)
 
-    box: [4,N] tracks; view: [N] the camera of each, like ``seen.view``. Sorted by track.
-    """
-    widest = np.zeros(int(max(view.max(initial=-1), seen.view.max(initial=-1))) + 1)
-    np.maximum.at(widest, seen.view, seen.box[2])
-    lane = np.clip(seen.box[0], -1000.0, 3000.0) + seen.view * _LANE
+
+def _sweep(edges: F64, view: I64, seen: Sightings) -> tuple[I64, I64]:
+    """The pairs that are near enough in x to overlap; some do not. view: [N] the camera of each track."""
+    lanes = np.zeros(len(seen), np.int64) if seen.view is None else seen.view
+    widest = np.zeros(int(max(view.max(initial=-1), lanes.max(initial=-1))) + 1)
+    np.maximum.at(widest, lanes, seen.box[2])
+    lane = np.clip(seen.facts[0], -1000.0, 3000.0) + lanes * _LANE
     order = np.argsort(lane, kind="stable")
     lane = lane[order]
-    reach = np.minimum(0.5 * (box[2] + widest[view]), 90.0)
-    centre = np.clip(box[0], -1000.0, 3000.0) + view * _LANE
-    low, high = np.searchsorted(lane, np.concatenate([centre - reach, centre + reach])).reshape(2, -1)
+    ends = np.clip(edges[::2], -1000.0, 3000.0)
+    ends[0] -= np.minimum(widest, 90.0)[view]
+    ends += view * _LANE
+    low, high = np.searchsorted(lane, ends.ravel()).reshape(2, -1)
     count = high - low
     track = np.repeat(np.arange(len(view)), count)
     start = low - (np.cumsum(count) - count)
@@ -55,73 +73,118 @@ def near_pairs(box: F64, view: I64, seen: Sightings) -> tuple[I64, I64]:
 
 
 def score_pairs(
-    rows: F64, view: I64, seen: Sightings, unseen_s: F64, waited_s: F64, look: F64 | None, config: TrackerConfig
+    rows: F64,
+    view: I64 | None,
+    seen: Sightings,
+    unseen_s: F64,
+    dt: F64 | float,
+    look: F64 | None,
+    config: TrackerConfig,
 ) -> Pairs:
-    """The pairs that pass the gates, with their gains.
+    """The pairs that are near, with their gains; 0 for those that fail a gate.
 
-    rows: [K,N] predicted tracks, view: [N]. unseen_s: [N] seconds since the last match, this step included;
-    waited_s: without it. look: [N,D] appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024,
-    eq. 6, ``upright`` its exponent) with the predicted box, minus the change of score (its track
-    confidence modelling), plus the cosine of the appearances, plus a bonus for a trusted detection. One
-    assignment over all of it replaces ByteTrack's cascade of two.
+    rows: [K,N] predicted tracks. unseen_s: [N] seconds since the last match, the step ``dt`` included. look:
+    [N,D] appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024, eq. 6, ``upright`` its
+    exponent) with the predicted box, minus the change of score (its track confidence modelling), plus the
+    cosine of the appearances, plus a bonus for a trusted detection. One assignment over all of it replaces
+    ByteTrack's cascade of two.
     """
     c = config
-    track, sighting = near_pairs(rows[BOX], view, seen)
-    keep = np.flatnonzero(rows[GROUP][track] == seen.group[sighting])
-    if len(keep) < len(track):
-        track, sighting = track[keep], sighting[keep]
-    box = seen.box[:, sighting]
-    overlap, tall = overlap_of(rows[BOX][:, track], box)
-    score = seen.score[sighting]
-    high = score >= as_score(c.score_high)
-    trackable = (rows[CONFIRMED] > 0) & (waited_s <= c.low_unseen_s + 1e-6)
-    least = c.min_overlap * np.exp(unseen_s / -c.overlap_fade_s)
-    keep = np.flatnonzero(np.where(high, overlap >= least[track], (overlap >= c.min_overlap_low) & trackable[track]))
-    if len(keep) < len(track):
-        track, sighting, score, high = track[keep], sighting[keep], score[keep], high[keep]
-        overlap, tall = overlap[keep], tall[keep]
-    gain = overlap * tall**c.upright - c.score_weight * np.abs(rows[SCORE][track] - score)
+    facts = _facts_of(rows, unseen_s, c)
+    track, sighting = pairs_of(facts[:4], view, seen)
+    ours, theirs = facts.take(track, 1), seen.facts.take(sighting, 1)
+    overlap, tall = _overlap(ours, theirs)
+    least = ours[7]
+    if seen.high is not None:
+        steady = (rows[CONFIRMED] > 0) & (unseen_s - dt <= c.low_unseen_s + 1e-6)
+        least = np.where(theirs[7] > 0, least, np.where(steady, c.min_overlap_low, np.inf).take(track))
+    fits = overlap >= least
+    fits &= ours[6] == theirs[6]
+    gain = ours[5] - theirs[5]
+    np.abs(gain, out=gain)
+    gain *= -c.score_weight
+    tall **= c.upright
+    tall *= overlap
+    gain += tall
     if look is not None and seen.embedding is not None and c.appearance_weight:
         gain += c.appearance_weight * np.einsum("nd,nd->n", look[track], seen.embedding[sighting])
-    return Pairs(track, sighting, overlap, 0.1 + np.maximum(gain, 0.0) + c.high_bonus * high)
+    np.maximum(gain, 0.0, out=gain)
+    gain += 0.1 + c.high_bonus if seen.high is None else 0.1 + c.high_bonus * theirs[7]
+    gain *= fits
+    return Pairs(track, sighting, overlap, gain)
 
 
-def overlap_of(a: F64, b: F64) -> tuple[F64, F64]:
-    """IoU [N] of boxes a, b [4,N], and IoU of their vertical extents alone."""
-    # overlap of two intervals = min(sum of halves - distance, the smaller interval), and at least 0
-    meet = np.minimum(0.5 * (a[2:] + b[2:]) - np.abs(a[:2] - b[:2]), np.minimum(a[2:], b[2:]))
-    np.maximum(meet, 0.0, out=meet)
-    shared = meet[0] * meet[1]
-    return shared / (a[2] * a[3] + b[2] * b[3] - shared), meet[1] / (a[3] + b[3] - meet[1])
+def _facts_of(rows: F64, unseen_s: F64, config: TrackerConfig) -> F64:
+    """What a pair needs of its track, [8,N]: edges, area, score, group (as `Sightings.facts`), least overlap."""
+    box = rows[BOX]
+    facts = np.empty((8, box.shape[1]))
+    half = 0.5 * box[2:]
+    np.subtract(box[:2], half, out=facts[:2])
+    np.add(box[:2], half, out=facts[2:4])
+    np.multiply(box[2], box[3], out=facts[4])
+    facts[5] = rows[SCORE]
+    facts[6] = rows[GROUP]
+    least = np.exp(unseen_s / -config.overlap_fade_s, out=facts[7])
+    least *= config.min_overlap
+    return facts
 
 
-def assign(pairs: Pairs, view: I64, tracks: int, sightings: int) -> tuple[I64, I64]:
-    """The matches of greatest total gain: indices of tracks and of detections.
+def _overlap(a: F64, b: F64) -> tuple[F64, F64]:
+    """IoU [N] of boxes whose edges and areas are in a, b [5+,N], and IoU of their vertical extents alone."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:4], b[2:4])
+    high -= low
+    np.maximum(high, 0.0, out=high)
+    width, height = high
+    shared = width * height
+    whole = a[4] + b[4]
+    whole -= shared
+    shared /= whole
+    extent = np.maximum(a[3], b[3])
+    extent -= np.minimum(a[1], b[1])
+    height /= extent
+    return shared, height
 
-    view: [tracks] camera of every track, ascending. A pair that is the only one of its track and of its
-    detection needs no solver; the rest is a dense block a camera.
+
+def assign(pairs: Pairs, view: I64 | None, tracks: int, sightings: int) -> I64:
+    """The matches of greatest total gain: the detection of every track, [tracks], -1 for none.
+
+    view: [tracks] camera of every track, ascending, None for one camera.
     """
-    track, sighting = pairs.track, pairs.sighting
+    if view is None and tracks * sightings <= DENSE:
+        block = np.zeros(tracks * sightings)
+        block[pairs.track * sightings + pairs.sighting] = pairs.gain
+        i, j = linear_sum_assignment(block.reshape(tracks, sightings), maximize=True)
+        found = np.where(block.take(i * sightings + j) > 0, j, -1)
+        if tracks <= sightings:
+            return found
+        mine = np.full(tracks, -1, np.int64)
+        mine[i] = found
+        return mine
+    mine = np.full(tracks, -1, np.int64)
+    real = pairs.gain.nonzero()[0]
+    track, sighting, gain = pairs.track[real], pairs.sighting[real], pairs.gain[real]
     rivals = np.bincount(track, minlength=tracks)[track] + np.bincount(sighting, minlength=sightings)[sighting]
     alone = rivals == 2
-    if alone.all():
-        return track, sighting
-    contested = ~alone
-    t, s, gain = track[contested], sighting[contested], pairs.gain[contested]
-    rows, row = _ranks(t, tracks)
-    cols, col = _ranks(s, sightings)
-    edges = [0, *(np.flatnonzero(np.diff(view[t])) + 1).tolist(), len(t)]
-    found_t, found_s = [track[alone]], [sighting[alone]]
-    for low, high in pairwise(edges):
+    mine[track[alone]] = sighting[alone]
+    contested = (~alone).nonzero()[0]
+    if len(contested):
+        _contest(track[contested], sighting[contested], gain[contested], view, mine, sightings)
+    return mine
+
+
+def _contest(track: I64, sighting: I64, gain: F64, view: I64 | None, mine: I64, sightings: int) -> None:
+    """Solve pairs that have rivals, a dense block a camera, into ``mine``."""
+    rows, row = _ranks(track, len(mine))
+    cols, col = _ranks(sighting, sightings)
+    cuts = [] if view is None else (np.flatnonzero(np.diff(view[track])) + 1).tolist()
+    for low, high in pairwise([0, *cuts, len(track)]):
         r, c = row[low:high], col[low:high]
         r0, c0 = r[0], c.min()
         block = np.zeros((r[-1] - r0 + 1, c.max() - c0 + 1))
         block[r - r0, c - c0] = gain[low:high]
         i, j = linear_sum_assignment(block, maximize=True)
         real = block[i, j] > 0
-        found_t.append(rows[i[real] + r0])
-        found_s.append(cols[j[real] + c0])
-    return np.concatenate(found_t), np.concatenate(found_s)
+        mine[rows[i[real] + r0]] = cols[j[real] + c0]
 
 
 def _ranks(index: I64, size: int) -> tuple[I64, I64]:

@@ -5,37 +5,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import Detections
 from vedette.streamer.tracking.config import TrackerConfig
-from vedette.streamer.tracking.rows import F64
-
-I64 = NDArray[np.int64]
+from vedette.streamer.tracking.rows import F64, I64, spread
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sightings:
     """The usable detections of one call, all cameras one after the other.
 
-    box: [4,M] centre x, centre y, width, height in picture heights. view: [M] which camera of the call.
-    row: [M] row in that camera's Detections. embedding: [M,D] or None.
+    box: [4,M] centre x, centre y, width, height in picture heights. facts: [8,M] left, top, right, bottom, area,
+    score, group, and 1 where it is trusted (``score_high``). high: False in no place: None. view: [M] which
+    camera of the call, None when there is only one. row: [M] row in that camera's Detections, None when
+    they are all of them. embedding: [M,D] or None.
     """
 
     box: F64
+    facts: F64
     score: F64
     label: I64
-    group: I64
-    view: I64
-    row: I64
+    high: NDArray[np.bool_] | None
+    view: I64 | None
+    row: I64 | None
     embedding: F64 | None
 
     def __len__(self) -> int:
         return len(self.score)
 
 
+@cache
 def as_score(threshold: float) -> float:
     """The threshold as a detector's 32-bit score would hold it, so that equal numbers compare equal."""
     return float(np.float32(threshold))
@@ -54,45 +57,54 @@ def gather(
     the picture), ``score`` (not in 0..1), ``label`` (unknown), ``crowded`` (beyond ``max_detections``).
     Detections below ``score_low`` are valid, and ignored. aspect: [views] width / height. groups: [labels].
     """
-    sizes = [len(d) for d in detections]
+    raw, score, label, view, row = _pack(detections)
+    xyxy = raw.T.astype(np.float64, order="C")
+    near, far = xyxy[:2], xyxy[2:]
+    size = far - near
+    # above 0 when the box has a size and lies at least partly in the picture; NaN is not above 0
+    inside = np.minimum(np.minimum(size, far), 1.0 - near)
+    good = np.minimum(inside[0], inside[1]) > 0
+    good &= np.maximum(size[0], size[1]) < _FAR
+    good &= score >= as_score(config.score_low)
+    good &= score <= 1
+    good &= label.view(np.uint64) < len(groups)
+    if np.count_nonzero(good) < len(score):
+        count_rejected(xyxy, score, label, len(groups), rejected)
+    if len(score) > config.max_detections:
+        lane = np.zeros(len(score), np.int64) if view is None else view
+        good &= _best(lane, np.where(good, score, -1.0), config.max_detections, good, rejected)
+    embedding = _embeddings(detections, good)
+    if np.count_nonzero(good) < len(score):
+        kept = good.nonzero()[0]
+        xyxy, score, label = xyxy.take(kept, 1), score[kept], label[kept]
+        view, row = None if view is None else view[kept], kept if row is None else row[kept]
+    xyxy[::2] *= spread(aspect, view)
+    box, facts = np.empty_like(xyxy), np.empty((8, len(score)))
+    near, far = xyxy[:2], xyxy[2:]
+    np.add(near, far, out=box[:2])
+    box[:2] *= 0.5
+    np.subtract(far, near, out=box[2:])
+    facts[:4] = xyxy
+    np.multiply(box[2], box[3], out=facts[4])
+    facts[5] = score
+    facts[6] = groups.take(label)
+    high = score >= as_score(config.score_high)
+    facts[7] = high
+    trusted = None if np.count_nonzero(high) == len(high) else high
+    return Sightings(box, facts, score, label, trusted, view, row, embedding)
+
+
+def _pack(detections: Sequence[Detections]) -> tuple[NDArray[np.float32], F64, I64, I64 | None, I64 | None]:
+    """Boxes [M,4], scores, labels, cameras and rows of all detections; the last two None for a single camera."""
     if len(detections) == 1:
         only = detections[0]
-        xyxy, score, label = only.xyxy.T.astype(np.float64), only.score.astype(np.float64), only.label.astype(np.int64)
-        view = np.zeros(sizes[0], np.int64)
-        row = np.arange(sizes[0])
-    else:
-        xyxy = np.concatenate([d.xyxy for d in detections]).T.astype(np.float64) if sizes else np.zeros((4, 0))
-        score = np.concatenate([d.score for d in detections]).astype(np.float64)
-        label = np.concatenate([d.label for d in detections]).astype(np.int64)
-        view = np.repeat(np.arange(len(sizes)), sizes)
-        row = np.arange(len(score)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    x1, y1, x2, y2 = xyxy
-    good = (
-        (x2 > x1)
-        & (y2 > y1)
-        & (x2 > 0)
-        & (y2 > 0)
-        & (x1 < 1)
-        & (y1 < 1)
-        & (score >= as_score(config.score_low))
-        & (score <= 1)
-        & (label >= 0)
-        & (label < len(groups))
-        & (np.abs(xyxy).max(0, initial=0.0) < _FAR)
-    )
-    if not good.all():
-        count_rejected(xyxy, score, label, len(groups), rejected)
-    if sizes and max(sizes) > config.max_detections:
-        good &= _best(view, np.where(good, score, -1.0), config.max_detections, good, rejected)
-    if not good.all():
-        xyxy, score, label, view, row = xyxy[:, good], score[good], label[good], view[good], row[good]
-    wide = aspect[view]
-    box = np.empty_like(xyxy)
-    np.add(xyxy[:2], xyxy[2:], out=box[:2])
-    box[:2] *= 0.5
-    np.subtract(xyxy[2:], xyxy[:2], out=box[2:])
-    box[::2] *= wide
-    return Sightings(box, score, label, groups[label], view, row, _embeddings(detections, good))
+        return only.xyxy, only.score.astype(np.float64), only.label.astype(np.int64), None, None
+    sizes = [len(d) for d in detections]
+    score = np.concatenate([d.score for d in detections]).astype(np.float64)
+    label = np.concatenate([d.label for d in detections]).astype(np.int64)
+    view = np.repeat(np.arange(len(sizes)), sizes)
+    row = np.arange(len(score)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.concatenate([d.xyxy for d in detections]), score, label, view, row
 
 
 #: A coordinate beyond this many picture sizes is not a measurement.

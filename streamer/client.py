@@ -22,7 +22,8 @@ import zmq
 from vedette.streamer.curve import ClientKeys
 from vedette.streamer.endpoint import reachable
 from vedette.streamer.errors import VedetteError
-from vedette.streamer.jsontext import load_json
+from vedette.streamer.jsontext import read_json
+from vedette.streamer.multipart import receive_now
 from vedette.streamer.types import CAMERA_NAME
 from vedette.streamer.wire import MAX_JSON
 
@@ -218,7 +219,7 @@ class Subscription:
         """One wait for either socket, and what follows from it."""
         if self._behind:
             self._ask()
-        elif (message := self._at_hand()) is not None:
+        elif (message := receive_now(self._sub)) is not None:  # most of a busy stream needs no poller
             self._take_live(message)
             return
         poller = zmq.Poller()
@@ -231,19 +232,12 @@ class Subscription:
         elif self._sub in found:
             self._take_live(self._sub.recv_multipart())
 
-    def _at_hand(self) -> list[bytes] | None:
-        """A live message that has arrived already; most of a busy stream needs no poller."""
-        try:
-            return self._sub.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-
     # live
 
     def _take_live(self, message: list[bytes]) -> None:
         try:
             topic, raw = message
-            value = load_json(raw)
+            value = read_json(raw)
             if topic == b"status.hub":
                 self._take_status(value)
             else:
@@ -311,7 +305,7 @@ class Subscription:
 
     def _take_reply(self, message: list[bytes]) -> None:
         try:
-            page = load_json(message[-1])
+            page = read_json(message[-1])
             if page.get("request") != str(self._request):
                 return  # an answer to a question that was given up
             self._asked_s = None

@@ -18,6 +18,7 @@ import zmq
 
 from vedette.streamer.alert import check_event
 from vedette.streamer.errors import WireError
+from vedette.streamer.multipart import receive_now
 from vedette.streamer.types import Event
 from vedette.streamer.wire import MAX_JPEG, MAX_JSON, decode, encode
 
@@ -189,18 +190,19 @@ class EventLink:
         self._progress_s = now_s
 
     def _receive(self) -> bool:
-        try:
-            kind, raw, *_ = self.socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
+        parts = receive_now(self.socket)
+        if parts is None:
             return False
-        except ValueError:
-            self.counters["malformed"] += 1
-            return True
         now_s = self._heard_s = time.monotonic()
         try:
+            kind, raw = parts
             message = decode(raw)
             if kind == b"hello":
                 self._meet(str(message["boot"]), now_s)
+            elif kind == b"acks":
+                for event_id, rev in message["keys"]:
+                    self._settle((str(event_id), int(rev)), committed=True)
+                self._progress_s = now_s
             elif kind in (b"ack", b"refuse"):
                 self._settle((str(message["id"]), int(message["rev"])), committed=kind == b"ack")
                 self._progress_s = now_s

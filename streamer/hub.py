@@ -25,6 +25,7 @@ from vedette.streamer.doorman import doorman_for
 from vedette.streamer.endpoint import bind
 from vedette.streamer.errors import StoreError, WireError
 from vedette.streamer.hubstate import HubState
+from vedette.streamer.multipart import receive_now
 from vedette.streamer.outbox import Outbox, Outcome
 from vedette.streamer.publisher import Publisher
 from vedette.streamer.replay import ReplayServer
@@ -197,9 +198,8 @@ class Hub:
         """Move what waits on the events link into the committer; how many messages that were."""
         taken = size = 0
         while taken < GROUP and size < GROUP_BYTES:
-            try:
-                message = self._events.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            message = receive_now(self._events)
+            if message is None:
                 break
             taken += 1
             size += sum(map(len, message))
@@ -251,10 +251,17 @@ class Hub:
                 return
             self._retry_s = now_s + RETRY_S
         outcome, arrivals = self._committer.commit()
-        for arrival in arrivals:
-            self._answer(arrival.sender, b"ack", {"id": arrival.event.id, "rev": arrival.event.rev})
+        self._acknowledge(arrivals)
         if outcome.stored:
             self._tell(outcome)
+
+    def _acknowledge(self, arrivals: list[Arrival]) -> None:
+        keys: dict[bytes, list[tuple[str, int]]] = {}
+        for arrival in arrivals:
+            keys.setdefault(arrival.sender, []).append(arrival.key)
+        for sender, mine in keys.items():
+            for first in range(0, len(mine), GROUP):
+                self._answer(sender, b"acks", {"keys": mine[first : first + GROUP]})
 
     def _tell(self, outcome: Outcome) -> None:
         self._publisher.publish(outcome.stored)
@@ -262,9 +269,8 @@ class Hub:
 
     def _pass_telemetry(self) -> None:
         for _ in range(TELEMETRY_GROUP):
-            try:
-                message = self._telemetry.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            message = receive_now(self._telemetry)
+            if message is None:
                 return
             try:
                 topic, body = self.state.telemetry(message)

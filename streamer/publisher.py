@@ -46,7 +46,8 @@ class Publisher:
 
     def send(self, topic: str, body: bytes) -> None:
         """Send one message."""
-        self._socket.send_multipart([topic.encode(), body])
+        self._socket.send(topic.encode(), zmq.SNDMORE)
+        self._socket.send(body)
         self.published += 1
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
                        ``event`` Event jpeg                 kept and resent until acknowledged
     hub -> producer    ``hello`` {"boot"}                   the hub is (again) there: resend what is not acknowledged
                        ``ack`` {"id","rev"}                 committed (or already was)
+                       ``acks`` {"keys":[[id,rev],...]}     the same for a whole transaction
                        ``refuse`` {"id","rev","why"}        can never be committed: it breaks the alert schema
 ``telemetry.sock`` everyone PUSH -> hub PULL, lossy, counted
                        topic json                          ``track.<camera>``, ``status.<camera>``, ``process``

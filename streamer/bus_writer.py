@@ -150,6 +150,7 @@ class FrameWriter:
         Waits at most ``timeout_ms`` for a message to arrive; `wake` ends the wait from any thread.
         """
         with self._lock:
+            self._drain_lane()
             news = self._drain()
             self._greet()
         if timeout_ms > 0 and not news and not self._cuts:
@@ -186,8 +187,9 @@ class FrameWriter:
         return False
 
     def _has_credit(self) -> bool:
-        """Whether a slot is free; the messages are looked at only when the lane alone does not tell."""
-        self._drain_lane()
+        """Whether a slot is free; each thing is looked at only when those before it do not tell."""
+        if not self._free:
+            self._drain_lane()
         if not (self._boot and self._free):
             self._drain()
         return bool(self._boot and (self._free or self._reserved))
@@ -228,14 +230,15 @@ class FrameWriter:
 
     def _push(self, message: Sequence[bytes]) -> bool:
         try:
-            self._socket.send_multipart(message, zmq.NOBLOCK)
-        except zmq.Again:
+            for part in message[:-1]:
+                self._socket.send(part, zmq.NOBLOCK | zmq.SNDMORE)
+            self._socket.send(message[-1], zmq.NOBLOCK)
+        except zmq.Again:  # only the first part can meet it
             return False
         return True
 
     def _drain(self) -> bool:
-        """Take in every waiting credit and message; whether there was a message. The lock is held."""
-        self._drain_lane()
+        """Take in every waiting message; whether there was one. The lock is held."""
         news = False
         while waiting(self._socket):
             parts = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -250,7 +253,7 @@ class FrameWriter:
         return news
 
     def _drain_lane(self) -> None:
-        if self._lane is not None and len(self._free) < self._slots:
+        if self._lane is not None:
             self._take_back(self._lane.take(self._key))
             if self._lane.malformed:
                 self.drops["malformed"] += self._lane.malformed

@@ -2,11 +2,12 @@
 
     python transport_peers.py recv|send TRANSPORT PLACE HEIGHT WIDTH FPS SECONDS
 
-TRANSPORT: vedette, imagezmq, pyzmq-copy, pyzmq-zerocopy. PLACE: a run folder. FPS 0 is flat out. The receiver prints one
-JSON line when it is ready and one with what it measured; only frames whose checksum is right count.
+TRANSPORT: vedette, vedette-copied, imagezmq, pyzmq-copy, pyzmq-zerocopy. PLACE: a run folder. FPS 0 is flat out. The
+receiver prints one JSON line when it is ready, one when its warm-up is over and one with what it measured, and then
+lives until it is killed; only frames whose checksum is right count.
 
 Every sender's pictures are made the same way: a new one is written once, as a decoder or a resize does, into the memory
-that the transport offers (a slot of our ring; an array of the sender's own elsewhere). The sender stamps when the
+that the transport offers (a slot of our ring; an array of the sender's own elsewhere, and for vedette-copied). The sender stamps when the
 picture is complete, the receiver when it can read the pixels, before the checksum; both halves count flat out.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,8 @@ import zmq
 
 #: Different pictures in turn, so that a stale or torn one has the wrong checksum.
 PICTURES = 4
+#: The ring's file in the run folder.
+RING = "ring-bench-1"
 #: Queue lengths of plain pyzmq: more only adds latency.
 HIGH_WATER = 4
 
@@ -66,22 +70,24 @@ def receive_vedette(place: Path, ready: Callable[[], None]) -> Iterator[Received
         reader.close()
 
 
-def sender_vedette(place: Path, height: int, width: int) -> Send:
-    """Our frames link, flat out as fast as credits come back."""
+def sender_vedette(place: Path, height: int, width: int, *, copied: bool) -> Send:
+    """Our frames link, flat out as fast as credits come back. copied: the picture is made elsewhere and copied in."""
     from vedette.engines.api import Letterbox
     from vedette.streamer.bus import FrameWriter
     from vedette.streamer.ring import Ring
     from vedette.streamer.types import Frame
 
-    ring = Ring.open(next(place.glob("ring-*")), writable=True)
+    ring = Ring.open(place / RING, writable=True)
     writer = FrameWriter(place, "bench", "1", ring)
     box = Letterbox.fit((height, width), (height, width))
+    own = np.empty((height, width, 3), np.uint8)
 
     def send(number: int, produce: Produce) -> None:
         while (slot := writer.reserve(height, width)) is None:
             writer.wait_credit(1.0)
-        produce(slot)
-        writer.send(Frame("bench", 0, number, time.monotonic_ns(), 0.0, 0.0, slot, box))
+        pixels = own if copied else slot
+        produce(pixels)
+        writer.send(Frame("bench", 0, number, time.monotonic_ns(), 0.0, 0.0, pixels, box))
 
     return send
 
@@ -151,7 +157,7 @@ def endpoint(place: Path, transport: str) -> str:
 
 def receiver_of(name: str, place: Path, height: int, width: int, ready: Callable[[], None]) -> Iterator[Received]:
     """The receiving end of a transport."""
-    if name == "vedette":
+    if name.startswith("vedette"):
         return receive_vedette(place, ready)
     if name == "imagezmq":
         return receive_imagezmq(place, ready)
@@ -160,8 +166,8 @@ def receiver_of(name: str, place: Path, height: int, width: int, ready: Callable
 
 def sender_of(name: str, place: Path, height: int, width: int) -> Send:
     """The sending end of a transport."""
-    if name == "vedette":
-        return sender_vedette(place, height, width)
+    if name.startswith("vedette"):
+        return sender_vedette(place, height, width, copied=name == "vedette-copied")
     if name == "imagezmq":
         return sender_imagezmq(place, height, width)
     return sender_pyzmq(place, height, width, copy=name == "pyzmq-copy")
@@ -172,6 +178,7 @@ def receive(name: str, place: Path, height: int, width: int, _fps: float, second
     right = [checksum(np.tile(row, (height, 1, 1))) for row in rows(width)]
     source = receiver_of(name, place, height, width, lambda: print(json.dumps({"ready": True}), flush=True))
     latencies: list[int] = []
+    warm = False
     wrong = 0
     begins_ns = ends_ns = first_ns = last_ns = 0
     for number, sent_ns, pixels in source:
@@ -181,6 +188,9 @@ def receive(name: str, place: Path, height: int, width: int, _fps: float, second
             begins_ns = now_ns + round(seconds * 1e8)
             ends_ns = begins_ns + round(seconds * 1e9)
         if now_ns >= begins_ns:
+            if not warm:
+                warm = True
+                print(json.dumps({"warm": True}), flush=True)
             wrong += not good
             if good:
                 first_ns = first_ns or now_ns
@@ -192,15 +202,16 @@ def receive(name: str, place: Path, height: int, width: int, _fps: float, second
     p50, p95, p99 = (float(v) / 1e6 for v in np.percentile(latencies, (50, 95, 99)))
     result = {"delivered": len(latencies), "wrong": wrong, "fps": (len(latencies) - 1) / span_s}
     print(json.dumps(result | {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99}), flush=True)
+    signal.pause()  # its processor time is still to be read
 
 
-def send(name: str, place: Path, height: int, width: int, fps: float, seconds: float) -> None:
+def send(name: str, place: Path, height: int, width: int, fps: float, _seconds: float) -> None:
     """Send until killed, flat out or at ``fps``."""
     stock = rows(width)
     push = sender_of(name, place, height, width)
     began = time.monotonic()
     number = 0
-    while time.monotonic() - began < 4 * seconds + 10:
+    while True:
         if fps:
             time.sleep(max(0.0, began + number / fps - time.monotonic()))
         push(number, functools.partial(paint, stock[number % PICTURES]))
@@ -211,6 +222,7 @@ def main() -> None:
     """One end of one run."""
     role, name, place, height, width, fps, seconds = sys.argv[1:]
     end = {"recv": receive, "send": send}[role]
+    signal.alarm(round(4 * float(seconds)) + 20)  # the other end may have died
     end(name, Path(place), int(height), int(width), float(fps), float(seconds))
 
 

@@ -73,6 +73,7 @@ class HttpServer:
                 limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=1,
+                http="h11",  # httptools, which uvicorn prefers where it is installed, does not bound a request's head
                 h11_max_incomplete_event_size=16384,
                 ws="none",
             )

@@ -61,6 +61,7 @@ class Receiver(http.server.ThreadingHTTPServer):
         self.got: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
+        self.say = b""
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
 
@@ -91,8 +92,9 @@ class _Receive(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(self.server.say)))
         self.end_headers()
+        self.wfile.write(self.server.say)
 
     def log_message(self, format: str, *args: object) -> None:
         """Silent."""

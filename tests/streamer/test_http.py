@@ -306,7 +306,7 @@ def test_a_listener_that_never_reads_does_not_stop_the_hub(tmp_path: Path) -> No
         host, port = hub.config["http"]["listen"].split(":")
         with socket.create_connection((host, int(port))) as deaf, EventLink(hub.events, "infer", "b") as link:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.sendall(b"GET /api/v1/events?from=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+            deaf.sendall(b"GET /api/v1/events?from=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             for number in range(3000):
                 link.send(numbered_event(number))
             assert link.drain(30)

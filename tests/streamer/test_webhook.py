@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import re
+import shutil
 import socket
+import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +20,13 @@ import pytest
 
 from tests.streamer.sink_ends import Receiver, commit, opened, start, until
 from vedette.streamer.errors import SinkError
+from vedette.streamer.log import register_secret
 from vedette.streamer.outbox import Outbox
 from vedette.streamer.outboxreader import OutboxReader
 from vedette.streamer.sinks.base import Place
-from vedette.streamer.sinks.webhook import REFUSED_FOR_GOOD, WebhookConfig
+from vedette.streamer.sinks.webhook import REFUSED_FOR_GOOD, WebhookConfig, signatures
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -48,6 +57,99 @@ def test_webhook_posts_in_order_with_an_idempotency_key_and_a_signature(outbox: 
         assert headers["Authorization"] == "Bearer t"
         digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         assert headers["X-Vedette-Signature"] == f"sha256={digest}"
+
+
+def test_webhook_signs_the_time_too(outbox: Outbox, receiver: Receiver) -> None:
+    """The second signature covers the moment and the body: neither can be exchanged without being noticed."""
+    runner = start(outbox, WebhookConfig(url=receiver.url, secret="a long secret"))
+    commit(outbox, 1, runner)
+    until(lambda: receiver.got)
+    runner.stop()
+    (headers,), (body,) = receiver.headers, receiver.bodies
+    moment, _, proof = headers["X-Vedette-Signature-V2"].removeprefix("t=").partition(",sha256=")
+    assert abs(time.time() - int(moment)) < 60
+    assert proof == hmac.new(b"a long secret", moment.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def test_the_documented_way_to_verify_a_request_works(tmp_path: Path) -> None:
+    """The code in SECURITY.md takes what we sign, and nothing that was changed, is old or lacks its header."""
+    text = (ROOT / "SECURITY.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?def is_ours.*?)```", text, re.DOTALL)
+    (tmp_path / "verify.py").write_text(snippet)
+    now = int(time.time())
+    good = signatures("a long secret", b'{"seq":1}', now)["X-Vedette-Signature-V2"]
+    old = signatures("a long secret", b'{"seq":1}', now - 400)["X-Vedette-Signature-V2"]
+    cases = [
+        (good, '{"seq":1}', True),
+        (good, '{"seq":2}', False),
+        (good.replace(str(now), str(now + 1)), '{"seq":1}', False),
+        (old, '{"seq":1}', False),
+        ("", '{"seq":1}', False),
+        ("t=x,sha256=", '{"seq":1}', False),
+    ]
+    ask = "import sys, json, verify; print(json.dumps([verify.is_ours('a long secret', h, b.encode()) for h, b, _ in json.load(sys.stdin)]))"
+    said = subprocess.run(
+        [sys.executable, "-c", ask], cwd=tmp_path, input=json.dumps(cases), capture_output=True, text=True, check=True
+    )
+    assert json.loads(said.stdout) == [verdict for _, _, verdict in cases]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for `localhost` that nobody signed but itself, with its key in the same file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    file = tmp_path_factory.mktemp("tls") / "cert.pem"
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = ["openssl", *words.split(), "-keyout", str(file), "-out", str(file) + ".crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    return file
+
+
+def test_webhook_verifies_certificate_and_name(outbox: Outbox, receiver: Receiver, certificate: Path) -> None:
+    """https to a stranger's certificate, or under another name than the certificate's, delivers nothing and is tried
+    again; with the certificate in `ca` it is delivered. There is no key of the configuration that turns this off."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
+    commit(outbox, 1)
+    reader = OutboxReader(outbox.path.parent)
+    alerts = reader.page(0).alerts
+    reader.close()
+    right = f"https://localhost:{receiver.server_port}/hook"
+    wrong = f"https://127.0.0.1:{receiver.server_port}/hook"
+    for url, ca, refused in (
+        (right, None, True),
+        (wrong, f"{certificate}.crt", True),
+        (right, f"{certificate}.crt", False),
+    ):
+        sink = WebhookConfig(url=url, ca=ca, timeout=2).connect(Place("yard", outbox.stream, 0))
+        if refused:
+            with pytest.raises(SinkError, match=r"(?i)certificate"):
+                sink.deliver(alerts)
+        else:
+            assert sink.deliver(alerts) == 1
+        sink.close()
+    assert [alert["seq"] for alert in receiver.got] == [1]
+    with pytest.raises(ValueError, match="verify"):
+        WebhookConfig(url=right, verify=False)
+
+
+def test_a_refusing_receiver_cannot_make_us_log_our_own_secret(
+    outbox: Outbox, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer that echoes the token, even cut in the middle of it, is blanked before it is shortened."""
+    token = "canary" * 30
+    register_secret(token)
+    receiver.say = b"you said " + token.encode()
+    receiver.decide = lambda _alert: (422, {})
+    runner = start(outbox, WebhookConfig(url=receiver.url, headers={"Authorization": f"Bearer {token}"}))
+    commit(outbox, 1, runner)
+    until(lambda: runner.refused == 1)
+    runner.stop()
+    assert "was refused" in caplog.text
+    assert "canary" not in caplog.text
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 408, 429, 500, 503])

@@ -7,7 +7,6 @@ second how it stands. Replay, sinks and HTTP live in threads that only read the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import sqlite3
@@ -24,6 +23,7 @@ from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.doorman import doorman_for
 from vedette.streamer.endpoint import bind
 from vedette.streamer.errors import StoreError, WireError
+from vedette.streamer.filelock import locked
 from vedette.streamer.hubstate import HubState
 from vedette.streamer.multipart import receive_now
 from vedette.streamer.outbox import Outbox, Outcome
@@ -59,23 +59,18 @@ QUIET_S, LAST_CALL_S = 0.1, 0.6
 
 def lock_store(store: Path, *, wait_s: float = LOCK_WAIT_S) -> IO[str]:
     """Hold the store for this hub alone until the file is closed or the process dies. Raises StoreError."""
+    file = None
     try:
         store.mkdir(parents=True, exist_ok=True, mode=0o750)
         file = (store / LOCK).open("a+")
-    except OSError as error:
-        raise StoreError(f"alerts.store: cannot be used, got {str(store)!r}: {error}; make it writable") from error
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if locked(file.fileno(), wait_s):
             return file
-        except OSError:
-            if time.monotonic() > deadline:
-                file.close()
-                raise StoreError(
-                    f"alerts.store: another hub holds it, got {str(store)!r}; stop that one or use another store"
-                ) from None
-            time.sleep(0.05)
+    except OSError as error:
+        if file is not None:
+            file.close()
+        raise StoreError(f"alerts.store: cannot be used, got {str(store)!r}: {error}; make it writable") from error
+    file.close()
+    raise StoreError(f"alerts.store: another hub holds it, got {str(store)!r}; stop that one or use another store")
 
 
 class Hub:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from pathlib import Path
 
 from vedette.streamer.errors import StoreError
+from vedette.streamer.filelock import locked
 
 LOCK = "lock"
 
@@ -21,7 +21,7 @@ class StoreLock:
         patience_s: how long a lock that is just being looked at (`holder_of`) or left may take.
         """
         self._fd = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        if not _locked(self._fd, patience_s):
+        if not locked(self._fd, patience_s):
             holder = _read_pid(self._fd)
             os.close(self._fd)
             raise StoreError(
@@ -34,18 +34,6 @@ class StoreLock:
     def release(self) -> None:
         """Let the next one in."""
         os.close(self._fd)
-
-
-def _locked(fd: int, patience_s: float) -> bool:
-    deadline_s = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= deadline_s:
-                return False
-            time.sleep(0.05)
 
 
 def holder_of(store: Path) -> str | None:

@@ -33,6 +33,8 @@ LEARN_FROM = 0.5
 ACCEPT_S = 600.0
 #: Gradients well below this many grey levels are noise, and count as little as they are.
 NOISE_LEVELS = 24.0
+#: Less contrast than this is noise, and has no sharpness of its own.
+LEAST_CONTRAST = 0.02
 #: A reference with less structure than this (mean squared unit gradient) cannot tell one view from another.
 LEAST_STRUCTURE = 0.004
 
@@ -79,7 +81,8 @@ class PictureMeter:
 
     def _measure_view(self, half: U8, small: U8, contrast: float) -> None:
         _, deviation = _mean_std(cv2.Laplacian(half, cv2.CV_16S, ksize=1))
-        sharpness = 1000.0 * deviation * deviation
+        # over the contrast, so that dimmer light alone does not look like a lens out of focus
+        sharpness = (deviation / max(contrast, LEAST_CONTRAST)) ** 2
         self._edges = _digits(self._view.compare(small, contrast, sharpness, self._view_s))
         self._sharpness, self._view_s = round(sharpness, 4), 0.0
 

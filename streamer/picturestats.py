@@ -32,8 +32,8 @@ class StaticBlob:
 class PictureStats:
     """The numbers of one picture.
 
-    mean, contrast: mean and standard deviation of the grey levels, 0..1. sharpness: variance of the Laplacian of the
-    grey levels 0..1, times 1000. edges: how much of the reference's edges this picture still shows in place, about 1
+    mean, contrast: mean and standard deviation of the grey levels, 0..1. sharpness: variance of the Laplacian
+    over the variance of the grey levels. edges: how much of the reference's edges this picture still shows in place, about 1
     as usual, about 0 behind a cover or in another direction; None while there is no reference or the scene has too few
     edges to tell. usual_contrast, usual_sharpness: slow means of the same, None until learned. motion: share of the
     pixels that changed since the picture measured before; None for the first. blobs: largest first.

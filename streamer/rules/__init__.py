@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vedette.streamer.rules.abandoned import AbandonedConfig
 from vedette.streamer.rules.base import RuleConfig
 from vedette.streamer.rules.crowd import CrowdConfig
 from vedette.streamer.rules.line import LineConfig
@@ -19,5 +20,6 @@ KINDS: Mapping[str, type[RuleConfig]] = {
     "line": LineConfig,
     "crowd": CrowdConfig,
     "run": RunConfig,
+    "abandoned": AbandonedConfig,
     "tamper": TamperConfig,
 }

@@ -1,0 +1,215 @@
+"""Things that have come to stand still, and who put them there: the memory behind the rule `abandoned`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vedette.streamer.geometry import Point, points_in_polygon
+from vedette.streamer.picturestats import StaticBlob
+from vedette.streamer.rules.view import Box, View, box_of
+
+#: Before this much of a rule's life nothing is new: it was there from the start, seconds.
+START_S = 6.0
+#: A bag stands still when its centre has moved by less than this share of its size for so long, seconds.
+STILL_SHARE, STILL_S = 0.35, 2.0
+#: How long before a thing was noticed its owner may have been beside it, seconds.
+LOOK_BACK_S = 6.0
+#: A blob whose outline is in the picture by less than this share is a hole, not a thing.
+ADDED = 0.55
+#: Overlap (of the smaller box) that makes a blob part of somebody, or two candidates one thing.
+PART, SAME = 0.3, 0.4
+#: Positions of people are remembered this often, seconds.
+TRAIL_EVERY_S = 0.5
+
+
+@dataclass(slots=True)
+class Thing:
+    """Something that stands still. since_s: since when; seen_s: last seen, or hidden by somebody who stands before it.
+
+    seen_as: ``bag`` (detected) or ``unknown`` (static foreground). owner: track that put it down, None when nobody was
+    there. score: of the detection, or how clearly the blob's outline is in the picture.
+    """
+
+    number: int
+    box: Box
+    since_s: float
+    seen_s: float
+    seen_as: str
+    label: str | None
+    score: float
+    owner: int | None = None
+    owner_height: float = 0.0
+    tracks: tuple[int, ...] = ()
+
+    @property
+    def height(self) -> float:
+        """Of its box, picture heights."""
+        return max(1e-3, self.box[3] - self.box[1])
+
+    def distance(self, view: View, i: int) -> float:
+        """From its foot to the nearest point of the foot line of row ``i``, picture heights."""
+        x1, _, x2, y2 = (float(v) for v in view.tracks.xyxy[i])
+        left, _, right, foot = self.box
+        gap = max(0.0, max(x1, left) - min(x2, right)) * view.aspect
+        return float(np.hypot(gap, y2 - foot))
+
+
+@dataclass(slots=True)
+class _Bag:
+    """A bag's track until it has stood still."""
+
+    anchor: tuple[float, float]
+    since_s: float
+    last_s: float
+
+
+@dataclass(slots=True)
+class _Sight:
+    """Where people were. rows: (track, left, right, foot, height)."""
+
+    time_s: float
+    rows: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+
+
+class Settled:
+    """The things of one camera. reach: how near an owner is, in own heights; largest: taller things are nobody's."""
+
+    def __init__(self, polygon: Sequence[Point] | None, *, unknown: bool, reach: float, largest: float) -> None:
+        self._polygon, self._unknown, self._reach, self._largest = polygon, unknown, reach, largest
+        self._things: dict[int, Thing] = {}
+        self._bags: dict[int, _Bag] = {}
+        self._trail: deque[_Sight] = deque()
+        self._blobs: tuple[StaticBlob, ...] = ()
+        self._number = 0
+
+    @property
+    def things(self) -> list[Thing]:
+        """What stands still now, oldest first."""
+        return list(self._things.values())
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._things
+
+    def forget(self, number: int) -> None:
+        """The thing is gone."""
+        self._things.pop(number, None)
+
+    def drop(self) -> None:
+        """Forget everything."""
+        self._things, self._bags, self._blobs = {}, {}, ()
+        self._trail.clear()
+
+    def step(self, view: View) -> None:
+        """Take one picture in."""
+        self._remember_people(view)
+        for i in np.flatnonzero(view.seen).tolist():
+            if view.labels[int(view.tracks.label[i])] == "bag":
+                self._watch_bag(view, i)
+        self._bags = {number: bag for number, bag in self._bags.items() if view.time_s - bag.last_s <= 5.0}
+        if self._unknown and view.picture is not None:
+            fresh = view.picture.blobs != self._blobs
+            self._blobs = view.picture.blobs
+            self._watch_blobs(view, fresh=fresh)
+        boxes = _boxes(view, ("person",))
+        for thing in self.things:
+            if any(overlap(thing.box, box) >= PART for box in boxes):
+                thing.seen_s = view.time_s  # hidden, not gone
+            elif view.time_s - thing.seen_s > 30.0:
+                self.forget(thing.number)
+
+    def _watch_bag(self, view: View, i: int) -> None:
+        number, box = int(view.tracks.id[i]), box_of(view.tracks, i)
+        centre = (box[0] + box[2]) / 2 * view.aspect, (box[1] + box[3]) / 2
+        size = max(1e-3, box[3] - box[1])
+        bag = self._bags.setdefault(number, _Bag(centre, view.time_s, view.time_s))
+        bag.last_s = view.time_s
+        if np.hypot(centre[0] - bag.anchor[0], centre[1] - bag.anchor[1]) > STILL_SHARE * size:
+            bag.anchor, bag.since_s = centre, view.time_s
+            return
+        score = float(view.tracks.score[i])
+        known = self._at(box)
+        if known is not None:
+            known.seen_s, known.seen_as, known.label = view.time_s, "bag", "bag"
+            known.box, known.score = box, score
+            if number not in known.tracks:
+                known.tracks = (*known.tracks[-3:], number)
+        elif view.time_s - bag.since_s >= STILL_S:
+            thing = self._add(view, box, bag.since_s, "bag", score)
+            thing.label, thing.tracks = "bag", (number,)
+
+    def _watch_blobs(self, view: View, *, fresh: bool) -> None:
+        people, vehicles = _boxes(view, ("person", "animal")), _boxes(view, None)
+        for blob in self._blobs:
+            known = self._at(blob.box)
+            if known is not None:
+                known.seen_s = view.time_s
+                if known.seen_as == "unknown":
+                    known.box, known.score = blob.box, blob.added
+                continue
+            part = any(overlap(blob.box, box) >= PART for box in people + vehicles)
+            if fresh and not part and blob.added >= ADDED:
+                self._add(view, blob.box, view.time_s - blob.since_s, "unknown", blob.added)
+
+    def _add(self, view: View, box: Box, since_s: float, seen_as: str, score: float) -> Thing:
+        self._number += 1
+        thing = Thing(self._number, box, since_s, view.time_s, seen_as, None, score)
+        self._things[thing.number] = thing
+        foot = np.array([[(box[0] + box[2]) / 2, box[3]]], np.float32)
+        inside = self._polygon is None or bool(points_in_polygon(foot, self._polygon)[0])
+        if inside and since_s - view.start_s >= START_S:
+            self._find_owner(thing, view.aspect)
+        return thing
+
+    def _find_owner(self, thing: Thing, aspect: float) -> None:
+        """The person who was nearest when it appeared, by own heights."""
+        best = self._reach
+        for sight in self._trail:
+            if not thing.since_s - LOOK_BACK_S <= sight.time_s <= thing.since_s + 1.0:
+                continue
+            for number, left, right, foot, height in sight.rows:
+                gap = max(0.0, max(left, thing.box[0]) - min(right, thing.box[2])) * aspect
+                away = float(np.hypot(gap, foot - thing.box[3])) / height
+                if away <= best and thing.height <= self._largest * height:
+                    best, thing.owner, thing.owner_height = away, number, height
+
+    def _remember_people(self, view: View) -> None:
+        if self._trail and view.time_s - self._trail[-1].time_s < TRAIL_EVERY_S:
+            return
+        sight = _Sight(view.time_s)
+        for i in np.flatnonzero(view.seen).tolist():
+            if view.labels[int(view.tracks.label[i])] == "person":
+                x1, y1, x2, y2 = (float(v) for v in view.tracks.xyxy[i])
+                sight.rows.append((int(view.tracks.id[i]), x1, x2, y2, max(1e-3, y2 - y1)))
+        self._trail.append(sight)
+        while self._trail and view.time_s - self._trail[0].time_s > 60.0:
+            self._trail.popleft()
+
+    def _at(self, box: Box) -> Thing | None:
+        for thing in self._things.values():
+            if overlap(thing.box, box) >= SAME:
+                return thing
+        return None
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Their common area as a share of the smaller one."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    least = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
+    return width * height / max(least, 1e-9)
+
+
+def _boxes(view: View, labels: tuple[str, ...] | None) -> list[Box]:
+    """Boxes of these labels; None: of everything but people, animals and bags."""
+    found = []
+    for i in range(len(view.tracks)):
+        label = view.labels[int(view.tracks.label[i])]
+        if label in labels if labels is not None else label not in ("person", "animal", "bag"):
+            found.append(box_of(view.tracks, i))
+    return found

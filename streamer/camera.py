@@ -181,10 +181,11 @@ class Camera:
         self._seq += 1
 
     def _send(self, picture: U8, source_s: float, mono_ns: int, wall_s: float) -> None:
-        view = self._writer.reserve(*self._input_hw)
-        while view is None and not self._paced and not self._kind.live and not self._stopping.wait(0.002):
+        while not self._paced and not self._kind.live and not self._stopping.is_set():
+            if self._writer.wait_credit(0.1):
+                break
             self._progress()  # as fast as possible means as fast as the reader, not as fast as we can drop
-            view = self._writer.reserve(*self._input_hw)
+        view = self._writer.reserve(*self._input_hw)
         if view is None:
             return
         box: Letterbox = draw_letterbox(picture, view)

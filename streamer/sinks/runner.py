@@ -10,6 +10,7 @@ import random
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,18 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 
 
 class SinkRunner:
-    """Runs one sink until `stop`. longest_pause_s: the longest wait between two tries of a sink that is down."""
+    """Runs one sink until `stop`. longest_pause_s: the longest wait between two tries of a sink that is down. pause:
+    waits so many seconds between tries, true when it should stop: an argument, so that an hour can pass in a moment."""
 
-    def __init__(self, config: SinkConfig, store: Path, site: str, *, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
+    def __init__(
+        self,
+        config: SinkConfig,
+        store: Path,
+        site: str,
+        *,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+        pause: Callable[[float], bool] | None = None,
+    ) -> None:
         """Read the cursor and start the thread. Raises StoreError."""
         self.config, self.name = config, config.title()
         self._reader = OutboxReader(store)
@@ -40,6 +50,7 @@ class SinkRunner:
         self._site, self._longest_pause_s = site, longest_pause_s
         self._sink: Sink | None = None
         self._wake, self._stopping = threading.Event(), threading.Event()
+        self._pause = pause or self._stopping.wait
         self.state, self.error = "starting", ""
         self.delivered = self.refused = self.skipped = self.failures = 0
         self._last_seq = self._reader.last_seq()
@@ -81,7 +92,7 @@ class SinkRunner:
     def _run(self) -> None:
         pause_s = 0.0
         try:
-            while not self._stopping.wait(pause_s):
+            while not (self._pause(pause_s) or self._stopping.is_set()):
                 self._wake.clear()
                 try:
                     more = self._deliver()

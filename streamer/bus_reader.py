@@ -16,6 +16,7 @@ import zmq
 
 from vedette.streamer import wire
 from vedette.streamer.buslink import MAX_MESSAGE, tune, waiting
+from vedette.streamer.endpoint import bind
 from vedette.streamer.errors import WireError
 from vedette.streamer.mailbox import Lease, Mailbox, Slot, Snapshot
 from vedette.streamer.types import CAMERA_NAME
@@ -136,8 +137,8 @@ class FrameReader:
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted camera takes its name over at once
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a cut for a camera that is away fails now, not by time-out
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
-        socket.bind(endpoint)
         self._sockets.append(socket)
+        bind(socket, endpoint, "frames link")
         return socket
 
     def _wait_until(self, done: Callable[[], bool], wait_s: float) -> None:

@@ -54,7 +54,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, key: str, *, keys: bool = Fal
         Path(path).chmod(0o660)
         return endpoint
     if not is_loopback(endpoint) and not keys:
-        log.warning("%s: %s is open to the network, unencrypted and without a key; set alerts.curve", key, endpoint)
+        log.warning("%s: %s is open to the network, unencrypted and without a key", key, endpoint)
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, then run until SIGTERM or SIGINT; SIGHUP reloads the file."""
     setup_logging(args.log)
+    os.umask(0o027)  # store and run folder are the group's at most, whatever the caller's umask is
     try:
         return run_daemon(load_config(args.config), args.config)
     except VedetteError:

@@ -8,7 +8,8 @@ units are replayed for ever on every mount, so that many cameras cost almost not
 (``--stay`` ignores the latter).
 
 Faults on purpose: ``--silent`` accepts connections and never answers (needs no GStreamer); ``--stall-after N`` sends N
-pictures and then nothing while the connection stays; ``--freeze-after N`` goes on with the same picture for ever.
+pictures and then nothing while the connection stays; ``--freeze-after N`` goes on with the same picture for ever;
+``--change-after N`` goes on with another size and rate in the same stream.
 """
 
 import argparse
@@ -40,6 +41,9 @@ def parse_arguments():
     parser.add_argument("--silent", action="store_true", help="accept and never answer")
     parser.add_argument("--stall-after", type=int, metavar="N", help="pictures, then silence")
     parser.add_argument("--freeze-after", type=int, metavar="N", help="pictures, then the same one for ever")
+    parser.add_argument("--change-after", type=int, metavar="N", help="pictures, then --change-size at --change-fps")
+    parser.add_argument("--change-size", default="320x180", help="WxH after the change (default 320x180)")
+    parser.add_argument("--change-fps", type=float, default=5.0, help="pictures a second after the change (default 5)")
     parser.add_argument("--stay", action="store_true", help="do not end with standard input")
     return parser.parse_args()
 
@@ -72,11 +76,11 @@ def be_silent(args):
     wait_for_the_end(args.stay)
 
 
-def encode(Gst, args, path, pattern):
+def encode(Gst, args, path, pattern, size, fps):
     """Access units of one clip, [(bytes, is_keyframe)], beginning with a keyframe."""
-    width, height = (int(side) for side in args.size.split("x"))
-    count = max(1, round(args.seconds * args.fps))
-    rate = f"{round(args.fps * 1000)}/1000"
+    width, height = (int(side) for side in size.split("x"))
+    count = max(1, round(args.seconds * fps))
+    rate = f"{round(fps * 1000)}/1000"
     if path:
         start = f'filesrc location="{os.path.abspath(path)}" ! decodebin ! videoconvert ! videoscale ! videorate'
     else:
@@ -84,7 +88,7 @@ def encode(Gst, args, path, pattern):
     pipeline = Gst.parse_launch(
         f"{start} ! video/x-raw,width={width},height={height},framerate={rate},pixel-aspect-ratio=1/1 ! videoconvert"
         f" ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=ultrafast bitrate={args.kbit} threads=1"
-        f" key-int-max={max(1, round(args.keyframe * args.fps))} ! h264parse config-interval=-1"
+        f" key-int-max={max(1, round(args.keyframe * fps))} ! h264parse config-interval=-1"
         " ! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=out sync=false"
     )
     out = pipeline.get_by_name("out")
@@ -102,28 +106,32 @@ def encode(Gst, args, path, pattern):
     return units
 
 
-def pictures(args, units):
-    """The unit to send as picture n, for n = 0, 1, ...; None when there is nothing more to send."""
+def pictures(args, units, changed):
+    """(unit, rate) to send as picture n, for n = 0, 1, ...; (None, rate) when there is nothing more to send."""
     n = 0
     last_key = units[0]
     while True:
+        if args.change_after is not None and n >= args.change_after:
+            yield changed[(n - args.change_after) % len(changed)], args.change_fps
+            n += 1
+            continue
         if args.stall_after is not None and n >= args.stall_after:
-            yield None
+            yield None, args.fps
             return
         unit = units[n % len(units)]
         if args.freeze_after is not None and n >= args.freeze_after:
             unit = last_key
         elif unit[1]:
             last_key = unit
-        yield unit
+        yield unit, args.fps
         n += 1
 
 
 class Feeder:
     """Pushes one clip into the appsrc of a prepared media, in real time, until the media is torn down."""
 
-    def __init__(self, Gst, args, units):
-        self.Gst, self.args, self.units = Gst, args, units
+    def __init__(self, Gst, args, units, changed):
+        self.Gst, self.args, self.units, self.changed = Gst, args, units, changed
 
     def configure(self, _factory, media):
         """A first client has come: start to feed."""
@@ -134,15 +142,17 @@ class Feeder:
 
     def feed(self, source, gone):
         """One picture every 1/fps seconds."""
-        Gst, period_ns = self.Gst, round(1e9 / self.args.fps)
+        Gst, due_ns = self.Gst, 0
         began = time.monotonic_ns()
-        for n, unit in enumerate(pictures(self.args, self.units)):
-            if unit is None or gone.wait(max(0.0, (began + n * period_ns - time.monotonic_ns()) / 1e9)):
+        for unit, fps in pictures(self.args, self.units, self.changed):
+            if unit is None or gone.wait(max(0.0, (began + due_ns - time.monotonic_ns()) / 1e9)):
                 return
+            period_ns = round(1e9 / fps)
             data, is_key = unit
             buffer = Gst.Buffer.new_wrapped(data)
-            buffer.pts = buffer.dts = n * period_ns
+            buffer.pts = buffer.dts = due_ns
             buffer.duration = period_ns
+            due_ns += period_ns
             if not is_key:
                 buffer.set_flags(Gst.BufferFlags.DELTA_UNIT)
             if source.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
@@ -160,7 +170,10 @@ def serve(args):
 
     Gst.init(None)
     clips = args.file or [None]
-    units = [encode(Gst, args, path, "ball") for path in clips]
+    units = [encode(Gst, args, path, "ball", args.size, args.fps) for path in clips]
+    changed = [[]] * len(clips)
+    if args.change_after is not None:
+        changed = [encode(Gst, args, path, "ball", args.change_size, args.change_fps) for path in clips]
     server = GstRtspServer.RTSPServer.new()
     server.set_address(args.host)
     server.set_service(str(args.port))
@@ -173,7 +186,7 @@ def serve(args):
             " ! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
         )
         factory.set_shared(True)
-        factory.connect("media-configure", Feeder(Gst, args, units[i % len(units)]).configure)
+        factory.connect("media-configure", Feeder(Gst, args, units[i % len(units)], changed[i % len(units)]).configure)
         if args.user:
             permissions = GstRtspServer.RTSPPermissions.new()
             permissions.add_role("viewer")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -15,8 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
+from tests.faults.netns import Namespace
 from vedette.streamer import subscribe
 
 
@@ -41,8 +45,19 @@ def wait_for(what: str, ready: Callable[[], Any], timeout_s: float = 30.0) -> An
 class Daemon:
     """One `vedette run` on free ports with its own store; ``start`` may be called again after a kill."""
 
-    def __init__(self, folder: Path, cameras: dict[str, Any], **top: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cameras: dict[str, Any],
+        *,
+        environment: dict[str, str] | None = None,
+        namespace: Namespace | None = None,
+        **top: Any,
+    ) -> None:
+        """environment: variables added to its own. namespace: the network it lives in."""
         self.folder = folder
+        self.environment = {**os.environ, "VEDETTE_LOG": "info", **(environment or {})}
+        self.namespace = namespace
         self.publish = f"tcp://127.0.0.1:{free_port()}"
         self.replay = f"tcp://127.0.0.1:{free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
@@ -67,19 +82,44 @@ class Daemon:
         """Start the supervisor."""
         command = [sys.executable, "-m", "vedette.streamer.cli", "run", str(self.path)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "VEDETTE_LOG": "info"})
+            self.process = subprocess.Popen(
+                [*(self.namespace.prefix if self.namespace else []), *command],
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+            )
 
     def get(self, path: str) -> Any:
         """JSON of an HTTP path, or None while it does not answer with 200."""
+        inside = self.namespace.entered() if self.namespace else contextlib.nullcontext()
         try:
-            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=2) as answer:
+            with inside, urllib.request.urlopen(f"http://{self.http}{path}", timeout=2) as answer:
                 return json.load(answer)
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             return None
 
     def processes(self) -> list[dict[str, Any]]:
         """The process table of /api/v1/processes."""
         return (self.get("/api/v1/processes") or {}).get("processes", [])
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The row of ``hub``, ``infer`` or a camera in the process table; {} while it is not known."""
+        return next((row for row in self.processes() if row["name"] == name), {})
+
+    def committed(self) -> list[dict[str, Any]]:
+        """Every alert of the store, over HTTP."""
+        alerts: list[dict[str, Any]] = []
+        while True:
+            since = alerts[-1]["seq"] if alerts else 0
+            page = wait_for("a page of alerts", lambda since=since: self.get(f"/api/v1/alerts?from={since}"), 20)
+            if not page["alerts"]:
+                return alerts
+            alerts += page["alerts"]
+
+    def messages(self) -> list[str]:
+        """What it logged, a message a line."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line)["message"] if line.startswith("{") else line for line in lines]
 
     def pid(self, role: str, camera: str | None = None) -> int | None:
         """The pid of a role (and camera), once it is known."""
@@ -106,6 +146,13 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
+
+    def close(self) -> None:
+        """Kill it when it still runs, and wait for its children."""
+        if self.process is not None and self.process.poll() is None:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self.kill()
+            psutil.wait_procs(children, timeout=5)
 
     def kill(self) -> None:
         """SIGKILL the supervisor."""
@@ -135,10 +182,20 @@ class Listener:
     def check(self) -> None:
         """Gapless from the first, in order, nothing twice."""
         assert not self.errors, self.errors
-        seqs = [alert["seq"] for alert in self.alerts]
+        alerts = list(self.alerts)
+        seqs = [alert["seq"] for alert in alerts]
         assert seqs == list(range(1, len(seqs) + 1)), seqs
-        keys = [(alert["id"], alert["rev"]) for alert in self.alerts]
+        keys = [(alert["id"], alert["rev"]) for alert in alerts]
         assert len(set(keys)) == len(keys)
+
+    def agrees_with(self, daemon: Daemon) -> int:
+        """Exactly what was committed, in order, none twice, and its last seq is the hub's; how many."""
+        store = daemon.committed()
+        wait_for("the subscriber has caught up", lambda: len(self.alerts) >= len(store), 30)
+        self.check()
+        assert [a["seq"] for a in store] == list(range(1, len(store) + 1))
+        assert [(a["id"], a["rev"]) for a in self.alerts[: len(store)]] == [(a["id"], a["rev"]) for a in store]
+        return len(store)
 
 
 def alive(pid: int) -> bool:

@@ -5,9 +5,7 @@ The store lies on a small tmpfs (needs root); the disk is filled by the test whi
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +15,8 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.faults.disks import fill, tmpfs
+from tests.faults.report import tell
 from vedette.streamer import subscribe
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.diskguard import RESERVE
@@ -38,30 +38,8 @@ def until(condition: Callable[[], object], *turns: Callable[[], object], within_
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 48 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        why = f"needs the right to mount a tmpfs: {mounted.stderr.decode().strip()}"
-        if os.environ.get("VEDETTE_REQUIRE_MOUNT") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(disk: Path) -> None:
-    """Take every byte that is free."""
-    with (disk / "filler").open("ab", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while file.write(b"\0" * size):
-                    pass
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
+    with tmpfs(tmp_path / "disk", 48 * 1024) as disk:
+        yield disk
 
 
 class Watcher:
@@ -135,6 +113,8 @@ def test_a_full_disk_degrades_in_order_and_recovers_by_itself(small_disk: Path) 
         assert [a["id"] for a in alerts] == [f"e{n}" for n in range(1, sent + 1)]
         assert link.counters["lost"] == 0
         watcher.close()
+    promise = "oldest pictures go, then the reserve, then events wait in memory; 0 lost, 0 doubled"
+    tell("disk full, step by step (producer 1..N on the real link)", promise, sent=sent, alerts=len(alerts), lost=0)
 
 
 @pytest.mark.slow
@@ -163,3 +143,4 @@ def test_a_hub_killed_on_a_full_disk_loses_only_what_it_never_acknowledged(small
             alerts = list(subscription)
         assert [a["id"] for a in alerts] == [f"e{n}" for n in range(1, number + 1)]
         watcher.close()
+    tell("kill -9 of the hub on a full disk", "0 lost, 0 doubled", sent=number, alerts=len(alerts), lost=0)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,15 +45,17 @@ def free_port() -> int:
 class RtspServer:
     """One server on one port; its options are those of tools/rtsp_server.py."""
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
+    def __init__(self, *options: str, port: int | None = None, prefix: Sequence[str] = ()) -> None:
+        """prefix: what its command line begins with, to run it somewhere else."""
         self.port = port or free_port()
         self._options = options
+        self._prefix = prefix
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Return when clients may come."""
         self._process = subprocess.Popen(
-            [PYTHON, str(TOOL), "--port", str(self.port), *self._options],
+            [*self._prefix, PYTHON, str(TOOL), "--port", str(self.port), *self._options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,0 +1,90 @@
+"""The wall clock jumps (a wrong RTC, NTP's first answer, somebody's hand): nothing but the times people read may change.
+
+libfaketime moves CLOCK_REALTIME of the whole daemon and leaves the monotonic clock alone, as a real step does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.faults.daemon import Daemon, Listener, wait_for
+from tests.faults.frames import ENOUGH, FrameWatch
+from tests.faults.leaks import as_before, holdings
+from tests.faults.report import refuse, tell
+from tests.faults.world import FPS, busy_camera
+
+pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(240)]
+
+CAMERAS = ("east", "west")
+
+
+def library() -> Path:
+    """libfaketime, or the test is skipped."""
+    found = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        refuse("needs libfaketime (Debian package libfaketime)")
+    return found[0]
+
+
+def step(clock: Path, offset_s: int) -> None:
+    """The daemon's wall clock is ``offset_s`` away from ours from now on."""
+    beside = clock.with_suffix(".new")
+    beside.write_text(f"{offset_s:+d}\n")
+    os.replace(beside, clock)
+
+
+def shown_s(alert: dict[str, str]) -> float:
+    """An alert's time, UNIX seconds."""
+    return datetime.fromisoformat(alert["time"]).astimezone(UTC).timestamp()
+
+
+@pytest.mark.parametrize("offset_s", [-7200, 86_400], ids=["back_2_h", "forward_1_day"])
+def test_a_clock_step_changes_only_what_people_read(tmp_path: Path, data_dir: Path, offset_s: int) -> None:
+    """Two hours back or a day forward: nobody is killed, cameras keep their rate, no alert is lost, doubled or removed,
+    and their times follow the clock."""
+    clock = tmp_path / "clock"
+    step(clock, 0)
+    environment = {
+        "LD_PRELOAD": str(library()),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_NO_CACHE": "1",
+    }
+    clip = data_dir / "clips" / "vtest.avi"
+    daemon = Daemon(tmp_path, {n: busy_camera(clip) | {"fps": FPS} for n in CAMERAS}, environment=environment)
+    try:
+        daemon.start()
+        daemon.wait_ready()
+        listener, watch = Listener(daemon), FrameWatch(daemon.publish)
+        daemon.wait_streaming(*CAMERAS)
+        wait_for("alerts", lambda: len(listener.alerts) >= 3, 60)
+        before, pids = holdings(daemon), {row["name"]: row["pid"] for row in daemon.processes()}
+        step(clock, offset_s)
+        seen = len(listener.alerts)
+        kept = watch.kept(CAMERAS, FPS)
+
+        def moved() -> bool:
+            return any(abs(shown_s(a) - time.time() - offset_s) < 600 for a in listener.alerts[seen:])
+
+        wait_for("alerts in the new time", moved, 60)
+        alerts = listener.agrees_with(daemon)
+        as_before(daemon, before)
+        assert {row["name"]: row["pid"] for row in daemon.processes()} == pids
+        assert kept is None or kept >= ENOUGH
+        assert daemon.stop() == 0
+        watch.close()
+    finally:
+        daemon.close()
+    tell(
+        f"wall clock stepped {'back 2 h' if offset_s < 0 else 'forward 1 day'}",
+        "nobody killed, cameras keep their fps, 0 lost, 0 doubled, none removed",
+        pictures_kept=kept,
+        alerts=alerts,
+        lost=0,
+        doubled=0,
+    )

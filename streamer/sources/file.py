@@ -30,7 +30,7 @@ def _open(source: str, want: Want) -> Reader:
         raise SourceRefused(f"{path}: is empty; was it copied completely?")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path}: cannot be read: permission denied")
-    from vedette.streamer.sources.opencv import OpenCvReader
+    from vedette.streamer.sources.opencv import CONTAINERS, OpenCvReader
 
     try:
         # Only this file: a playlist must not lead to other files or hosts.
@@ -38,7 +38,7 @@ def _open(source: str, want: Want) -> Reader:
             f"file:{path.absolute()}",
             want,
             live=False,
-            options={"protocol_whitelist": "file"},
+            options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
             bottom_up=_stored_bottom_up(path),
         )
     except SourceRefused:

@@ -15,13 +15,23 @@ import re
 import socket
 import ssl
 import time
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import NamedTuple
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from vedette.streamer.errors import SourceError, SourceRefused
 from vedette.streamer.log import redact
 
 _MOST_HEADER = 64 * 1024
+_MOST_REDIRECTS = 5
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
+
+
+class _Answer(NamedTuple):
+    """What matters of a web server's answer."""
+
+    status: int
+    challenges: list[str]
+    location: str
 
 
 def describe(url: str, timeout_s: float) -> None:
@@ -47,16 +57,40 @@ def described(url: str, timeout_s: float) -> socket.socket:
     return connection
 
 
-def ask_http(url: str, timeout_s: float) -> None:
-    """Return when the web server would deliver ``url``. Raises SourceRefused (credentials) or SourceError, redacted."""
-    parts = urlsplit(url)
+def ask_http(url: str, timeout_s: float) -> str:
+    """Return when the web server would deliver ``url``: the address it came to, after redirects on the same host.
+
+    Raises SourceRefused (credentials, a redirect to another host or protocol) or SourceError, redacted.
+    """
     name = redact(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    status, challenges = _get(parts, target, {}, timeout_s, name)
-    if status == 401:
-        answer = authorization(challenges, "GET", target, parts, name)
-        status, _ = _get(parts, target, {"Authorization": answer}, timeout_s, name)
-    _judge(status, parts, name)
+    for _ in range(_MOST_REDIRECTS):
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        answer = _get(parts, target, {}, timeout_s, name)
+        if answer.status == 401:
+            credentials = authorization(answer.challenges, "GET", target, parts, name)
+            answer = _get(parts, target, {"Authorization": credentials}, timeout_s, name)
+        if answer.status not in (301, 302, 303, 307, 308):
+            _judge(answer.status, parts, name)
+            return url
+        url = _next_address(parts, answer.location, name)
+    raise SourceError(f"{name}: redirects more than {_MOST_REDIRECTS} times")
+
+
+def _next_address(parts: SplitResult, location: str, name: str) -> str:
+    """Where a redirect leads: the same host, and never from https to http. Raises SourceRefused for anywhere else."""
+    there = urlsplit(urljoin(_bare(parts), location))
+    same = there.hostname == parts.hostname and there.scheme in ("https", parts.scheme) and not there.username
+    try:
+        port = there.port
+    except ValueError:
+        same = False
+    if not same or (there.scheme == parts.scheme and port != parts.port):
+        raise SourceRefused(
+            f"{name}: leads elsewhere, to {redact(there.geturl())[:200]!r}; name that address if you trust it"
+        )
+    credentials = parts.netloc.rpartition("@")[0]
+    return there._replace(netloc=f"{credentials}@{there.netloc}" if credentials else there.netloc).geturl()
 
 
 def authorization(challenges: list[str], method: str, uri: str, parts: SplitResult, name: str) -> str:
@@ -96,12 +130,14 @@ def _digest(asked: dict[str, str], method: str, uri: str, user: str, password: s
 
 
 def _judge(status: int, parts: SplitResult, name: str) -> None:
+    if 300 <= status < 400:
+        raise SourceRefused(f"{name}: leads elsewhere (status {status}); give the address it leads to")
     if status in (401, 403, 407):
         why = "wrong user or password" if parts.username else "access is denied"
         raise SourceRefused(f"{name}: {why} (status {status})")
     if status in (404, 410):
         raise SourceError(f"{name}: the server has no such stream (status {status}); check the path")
-    if not 200 <= status < 400:
+    if not 200 <= status < 300:
         raise SourceError(f"{name}: the server answers with status {status}")
 
 
@@ -163,16 +199,15 @@ def _skip_body(connection: socket.socket, fields: list[tuple[str, str, str]], ha
         left -= len(chunk)
 
 
-def _get(
-    parts: SplitResult, target: str, headers: dict[str, str], timeout_s: float, name: str
-) -> tuple[int, list[str]]:
+def _get(parts: SplitResult, target: str, headers: dict[str, str], timeout_s: float, name: str) -> _Answer:
     secure = parts.scheme.lower() == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     try:
         with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=timeout_s)) as connection:
             connection.request("GET", target, headers={"User-Agent": "vedette", **headers})
             answer = connection.getresponse()
-            return answer.status, answer.headers.get_all("WWW-Authenticate") or []
+            challenges = answer.headers.get_all("WWW-Authenticate") or []
+            return _Answer(answer.status, challenges, answer.headers.get("Location", ""))
     except TimeoutError as error:
         raise SourceError(f"{name}: accepts the connection but does not answer") from error
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -1,4 +1,8 @@
-"""``http://`` and ``https://`` streams: MJPEG, MPEG-TS, HLS and video files on a web server."""
+"""``http://`` and ``https://`` streams: MJPEG, MPEG-TS, HLS and video files on a web server.
+
+The server is not trusted with our network: a redirect may lead to another path of the same host, never to another host
+or protocol; and a playlist (whose parts may lie on any web server) is read only where the address says m3u8 or mpd.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,15 @@ def _address(source: str) -> tuple[str, int] | None:
 
 
 def _open(source: str, want: Want) -> Reader:
-    ask_http(source, want.open_timeout_s)
-    from vedette.streamer.sources.opencv import OpenCvReader, network_options
+    final = ask_http(source, want.open_timeout_s)
+    from vedette.streamer.sources.opencv import CONTAINERS, PLAYLISTS, OpenCvReader, network_options
 
-    return OpenCvReader(source, want, live=True, options=network_options(want, "http,https,tcp,tls,crypto,httpproxy"))
+    named = any(word in urlsplit(source).path.lower() for word in ("m3u8", "mpd"))
+    options = network_options(want, "http,https,tcp,tls,crypto,httpproxy") | {
+        "max_redirects": "0",  # FFmpeg 8 and newer; we went there ourselves
+        "format_whitelist": f"{CONTAINERS},{PLAYLISTS}" if named else CONTAINERS,
+    }
+    return OpenCvReader(final, want, live=True, options=options)
 
 
 KIND = Kind(live=True, takes=_takes, open=_open, address=_address)

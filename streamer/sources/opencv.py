@@ -37,6 +37,17 @@ _UNCOMPRESSED = (0, cv2.VideoWriter.fourcc(*"DIB "), cv2.VideoWriter.fourcc(*"RG
 MAX_PIXELS = 8192 * 8192
 
 
+#: What pictures may come in (FFmpeg's demuxers). Playlists (hls, dash, concat, sdp, ...) are not among them: a file that
+#: says it is a video must not lead to other files or hosts.
+CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,live_flv,asf,ogg,mxf,nut,dv,wtv,rm,nsv,nuv,dhav,gxf,ivf,obu,av1,"
+    "h264,hevc,vvc,m4v,mpegvideo,mjpeg,mpjpeg,mjpeg_2000,yuv4mpegpipe,rawvideo,gif,apng,webp_pipe,"
+    "image2,image2pipe,jpeg_pipe,png_pipe,bmp_pipe,tiff_pipe,h261,h263,vc1,avs,avs2,avs3,cavsvideo,smjpeg,swf,3dostr"
+)
+#: And in a playlist that was asked for by name.
+PLAYLISTS = "hls,dash,aac,mp3,ac3,eac3,webvtt"
+
+
 class OpenCvReader:
     """A `Reader` over ``cv2.VideoCapture``.
 

@@ -175,11 +175,14 @@ class EventLink:
         self._next_hello_s = now_s + (HELLO_S if self.connected else SEARCH_S)
 
     def _flush(self) -> None:
+        boot = (
+            self.hub_boot or ""
+        ).encode()  # a hub that came since must not take these before those its predecessor had
         while self._unsent:
             waiting = self._waiting.get(self._unsent[0])
             if waiting is not None:  # else it made room, or an earlier send was acknowledged meanwhile
                 try:
-                    self.socket.send_multipart([b"event", waiting.raw, waiting.jpeg], zmq.NOBLOCK)
+                    self.socket.send_multipart([b"event", waiting.raw, waiting.jpeg, boot], zmq.NOBLOCK)
                 except zmq.Again:
                     return
             self._unsent.popleft()

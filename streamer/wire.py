@@ -12,10 +12,11 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
                                                           but ``held`` when nothing was sent since that hello
                        ``credit`` {"incarnation","boot","slots":[...]}  where the ring's lane cannot carry it
                                                           (`vedette.streamer.creditlane`)
-                       ``cut`` {"key","mono_ns","box"}      please cut a snapshot of that moment
+                       ``cut`` {"key","mono_ns","box","clip"}  please cut a snapshot of that moment, or a clip around it
 ``events.sock``    infer, supervisor DEALER (identity = producer) <-> hub ROUTER
     producer -> hub    ``hello`` {"producer","boot"}        first, and again after every hub ``hello``
-                       ``event`` Event jpeg                 kept and resent until acknowledged
+                       ``event`` Event jpeg [hub boot]      kept and resent until acknowledged; one that was meant for
+                                                          another boot of the hub is answered by ``hello`` only
     hub -> producer    ``hello`` {"boot"}                   the hub is (again) there: resend what is not acknowledged
                        ``ack`` {"id","rev"}                 committed (or already was)
                        ``acks`` {"keys":[[id,rev],...]}     the same for a whole transaction

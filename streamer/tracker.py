@@ -174,13 +174,13 @@ class Tracker:
         cameras: Sequence[str],
     ) -> tuple[F64, I64 | None, F64 | None, I64]:
         """Predict, associate, correct, confirm, bury and begin; the new rows, ordered by camera, and their detections."""
-        c, dt, clock = self.config, spread(step, view), spread(now, view)
+        c, clock = self.config, spread(now, view)
         mine, pairs, risen = np.full(rows.shape[1], -1), None, None
         if len(mine):
-            self._motion.predict(rows, dt)
+            self._motion.predict(rows, spread(step, view))
             unseen = clock - rows[SEEN_S]
             if len(seen):
-                pairs = score_pairs(rows, view, seen, unseen, dt, look, c)
+                pairs = score_pairs(rows, view, seen, unseen, step, look, c)
                 mine = assign(pairs, view, len(mine), len(seen))
             matched = mine >= 0
             if np.count_nonzero(matched):
@@ -314,7 +314,7 @@ class Tracker:
         rows[CONFIRMED] = sure = c.confirm_hits <= 1 and c.confirm_s <= 0
         rows[LIMIT_S] = (c.lost_s if sure else c.tentative_lost_s) + 1e-6
         rows[LABEL] = seen.label[newborn]
-        rows[GROUP] = seen.facts[6, newborn]
+        rows[GROUP] = seen.group[newborn]
         count = np.bincount(view, minlength=len(cameras))
         first = np.array([self._next_id.setdefault(camera, 1) for camera in cameras])
         rows[ID] = first[view] + np.arange(n) - np.repeat(np.cumsum(count) - count, count)

@@ -2,8 +2,9 @@
 
 Runs in an interpreter of its own (the peers pull OpenCV builds and numpy versions that the product must
 not see): JSON job on stdin, JSON timings on stdout. Job: ``{"peers": [names], "out": DIR, "sequences":
-[{"name", "det", "frame_rate", "length"}], "label": ...}``; writes ``DIR/<peer>/data/<name>.txt``. Default settings; what a peer
-takes as frame rate is the real one. BoT-SORT runs without pictures (``enable_cmc=False``).
+[{"name", "det", "frame_rate", "length"}], "variants": {name: {"base": peer, option: value}}}``; writes
+``DIR/<peer>/data/<name>.txt``. Default settings, or those of a variant; what a peer takes as frame rate is the real
+one. BoT-SORT runs without pictures (``enable_cmc=False``).
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ TRACKERS = {
 NAMES = (*TRACKERS, "norfair")
 
 
-def trackers_step(name: str, frame_rate: float) -> Step:
-    """A fresh tracker of the package ``trackers``."""
+def trackers_step(name: str, frame_rate: float, variant: dict[str, Any]) -> Step:
+    """A fresh tracker of the package ``trackers``. variant: options that are not the defaults, or {}."""
     import supervision as sv
     import trackers
 
-    cls, options = TRACKERS[name]
-    tracker = getattr(trackers, cls)(frame_rate=frame_rate, **options)
+    cls, options = TRACKERS[variant.get("base", name)]
+    asked = {key: value for key, value in variant.items() if key != "base"}
+    tracker = getattr(trackers, cls)(frame_rate=frame_rate, **options, **asked)
 
     def step(xyxy: np.ndarray, score: np.ndarray) -> list[tuple[float, ...]]:
         found = tracker.update(sv.Detections(xyxy=xyxy, confidence=score, class_id=np.zeros(len(score), int)))
@@ -78,11 +80,11 @@ def read_detections(path: Path, length: int) -> list[np.ndarray]:
     return [boxes[frame == k] for k in range(1, last + 1)]
 
 
-def run_sequence(peer: str, sequence: dict[str, Any], out: Path) -> dict[str, float]:
+def run_sequence(peer: str, sequence: dict[str, Any], out: Path, variant: dict[str, Any]) -> dict[str, float]:
     """Track one sequence into ``out/<peer>/data/<name>.txt``; frames and milliseconds a frame."""
     rate = float(sequence["frame_rate"])
     frames = read_detections(Path(sequence["det"]), int(sequence.get("length", 0)))
-    step = norfair_step(rate) if peer == "norfair" else trackers_step(peer, rate)
+    step = norfair_step(rate) if peer == "norfair" else trackers_step(peer, rate, variant)
     path = out / peer / "data" / f"{sequence['name']}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     spent = 0.0
@@ -99,8 +101,10 @@ def run_sequence(peer: str, sequence: dict[str, Any], out: Path) -> dict[str, fl
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """All peers over all sequences; {"versions": .., "timing": {peer: {sequence: ..}}}."""
     warnings.filterwarnings("ignore")
+    variants, out = job.get("variants", {}), Path(job["out"])
     timing = {
-        peer: {s["name"]: run_sequence(peer, s, Path(job["out"])) for s in job["sequences"]} for peer in job["peers"]
+        peer: {s["name"]: run_sequence(peer, s, out, variants.get(peer, {})) for s in job["sequences"]}
+        for peer in job["peers"]
     }
     packages = ("trackers", "norfair", "trackeval", "numpy", "scipy")
     versions = {p: importlib.metadata.version(p) for p in packages if _installed(p)}

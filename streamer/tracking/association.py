@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from vedette.streamer.tracking.config import TrackerConfig
 from vedette.streamer.tracking.intake import Sightings
-from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, I64, SCORE
+from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, I64, SCORE, spread
 
 #: Longer than any picture is wide in units of its height: keeps the cameras apart on the sweep's axis.
 _LANE = 4096.0
@@ -39,11 +39,14 @@ class Pairs:
     gain: F64
 
 
-def pairs_of(edges: F64, view: I64 | None, seen: Sightings) -> tuple[I64, I64]:
-    """Indices of tracks and detections of one camera whose boxes may overlap. edges: [4,N] tracks. Sorted by track."""
-    n, m = edges.shape[1], len(seen)
+def pairs_of(ours: F64, view: I64 | None, theirs: F64, lanes: I64 | None) -> tuple[I64, I64]:
+    """Indices of tracks and detections of one camera whose boxes may overlap. Sorted by track.
+
+    ours [4+,N], theirs [4+,M]: edges. view, lanes: the camera of each, None for one.
+    """
+    n, m = ours.shape[1], theirs.shape[1]
     if view is None and n * m <= DENSE:
-        (x1, y1, x2, y2), (left, top, right, bottom) = edges[:, :, None], seen.facts[:4, None]
+        (x1, y1, x2, y2), (left, top, right, bottom) = ours[:4, :, None], theirs[:4, None]
         meet = x1 < right
         meet &= x2 > left
         meet &= y1 < bottom
@@ -51,19 +54,23 @@ def pairs_of(edges: F64, view: I64 | None, seen: Sightings) -> tuple[I64, I64]:
         flat = meet.ravel().nonzero()[0]
         track = flat // m
         return track, flat - track * m
-    return _sweep(edges, np.zeros(n, np.int64) if view is None else view, seen)
+    return _sweep(
+        ours,
+        np.zeros(n, np.int64) if view is None else view,
+        theirs,
+        np.zeros(m, np.int64) if lanes is None else lanes,
+    )
 
 
-def _sweep(edges: F64, view: I64, seen: Sightings) -> tuple[I64, I64]:
-    """The pairs that are near enough in x to overlap; some do not. view: [N] the camera of each track."""
-    lanes = np.zeros(len(seen), np.int64) if seen.view is None else seen.view
-    widest = np.zeros(int(max(view.max(initial=-1), lanes.max(initial=-1))) + 1)
-    np.maximum.at(widest, lanes, seen.box[2])
-    lane = np.clip(seen.facts[0], -1000.0, 3000.0) + lanes * _LANE
+def _sweep(ours: F64, view: I64, theirs: F64, lanes: I64) -> tuple[I64, I64]:
+    """The pairs that are near enough in x to overlap; some do not. view: [N] the camera of each track, lanes: [M]."""
+    widest = np.zeros(1 + int(max(view.max(initial=0), lanes.max(initial=0))))
+    np.maximum.at(widest, lanes, np.minimum(theirs[2] - theirs[0], 90.0))
+    lane = np.clip(theirs[0], -1000.0, 3000.0) + lanes * _LANE
     order = np.argsort(lane, kind="stable")
     lane = lane[order]
-    ends = np.clip(edges[::2], -1000.0, 3000.0)
-    ends[0] -= np.minimum(widest, 90.0)[view]
+    ends = np.clip(ours[0:3:2], -1000.0, 3000.0)
+    ends[0] -= widest[view]
     ends += view * _LANE
     low, high = np.searchsorted(lane, ends.ravel()).reshape(2, -1)
     count = high - low
@@ -73,37 +80,37 @@ def _sweep(edges: F64, view: I64, seen: Sightings) -> tuple[I64, I64]:
 
 
 def score_pairs(
-    rows: F64,
-    view: I64 | None,
-    seen: Sightings,
-    unseen_s: F64,
-    dt: F64 | float,
-    look: F64 | None,
-    config: TrackerConfig,
+    rows: F64, view: I64 | None, seen: Sightings, unseen_s: F64, step: F64, look: F64 | None, config: TrackerConfig
 ) -> Pairs:
     """The pairs that are near, with their gains; 0 for those that fail a gate.
 
-    rows: [K,N] predicted tracks. unseen_s: [N] seconds since the last match, the step ``dt`` included. look:
-    [N,D] appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024, eq. 6, ``upright`` its
-    exponent) with the predicted box, minus the change of score (its track confidence modelling), plus the
-    cosine of the appearances, plus a bonus for a trusted detection. One assignment over all of it replaces
-    ByteTrack's cascade of two.
+    rows: [K,N] predicted tracks. unseen_s: [N] seconds since the last match, this step included. step: [cameras]
+    seconds. look: [N,D] appearance or None. A gain is height-modulated IoU (Hybrid-SORT, 2024, eq. 6) with
+    the predicted box, minus the change of score (its track confidence modelling), plus the cosine of the
+    appearances, plus a bonus for a trusted detection. One assignment over all of it replaces ByteTrack's
+    cascade of two. Boxes are compared with a margin that grows with the step
+    (C-BIoU, 2023, whose margin is constant): the longer nobody looked, the farther the box may be.
     """
     c = config
-    facts = _facts_of(rows, unseen_s, c)
-    track, sighting = pairs_of(facts[:4], view, seen)
-    ours, theirs = facts.take(track, 1), seen.facts.take(sighting, 1)
+    margin = np.minimum(c.reach * step, c.reach_most)
+    tracks = _facts_of(rows[BOX], rows[SCORE], rows[GROUP], spread(margin, view))
+    least = np.exp(unseen_s / -c.overlap_fade_s, out=tracks[7])
+    least *= c.min_overlap
+    detections = _facts_of(seen.box, seen.score, seen.group, spread(margin, seen.view))
+    track, sighting = pairs_of(tracks, view, detections, seen.view)
+    if seen.high is not None:
+        detections[7] = seen.high
+    ours, theirs = tracks.take(track, 1), detections.take(sighting, 1)
     overlap, tall = _overlap(ours, theirs)
     least = ours[7]
     if seen.high is not None:
-        steady = (rows[CONFIRMED] > 0) & (unseen_s - dt <= c.low_unseen_s + 1e-6)
+        steady = (rows[CONFIRMED] > 0) & (unseen_s - spread(step, view) <= c.low_unseen_s + 1e-6)
         least = np.where(theirs[7] > 0, least, np.where(steady, c.min_overlap_low, np.inf).take(track))
     fits = overlap >= least
     fits &= ours[6] == theirs[6]
     gain = ours[5] - theirs[5]
     np.abs(gain, out=gain)
     gain *= -c.score_weight
-    tall **= c.upright
     tall *= overlap
     gain += tall
     if look is not None and seen.embedding is not None and c.appearance_weight:
@@ -114,18 +121,16 @@ def score_pairs(
     return Pairs(track, sighting, overlap, gain)
 
 
-def _facts_of(rows: F64, unseen_s: F64, config: TrackerConfig) -> F64:
-    """What a pair needs of its track, [8,N]: edges, area, score, group (as `Sightings.facts`), least overlap."""
-    box = rows[BOX]
+def _facts_of(box: F64, score: F64, group: F64 | I64, margin: F64 | float) -> F64:
+    """What a pair needs of either side, [8,N]: edges and area with the margin, score, group; the last is the caller's."""
     facts = np.empty((8, box.shape[1]))
-    half = 0.5 * box[2:]
+    half = (0.5 + margin) * box[2:]
     np.subtract(box[:2], half, out=facts[:2])
     np.add(box[:2], half, out=facts[2:4])
-    np.multiply(box[2], box[3], out=facts[4])
-    facts[5] = rows[SCORE]
-    facts[6] = rows[GROUP]
-    least = np.exp(unseen_s / -config.overlap_fade_s, out=facts[7])
-    least *= config.min_overlap
+    np.multiply(half[0], half[1], out=facts[4])
+    facts[4] *= 4.0
+    facts[5] = score
+    facts[6] = group
     return facts
 
 

@@ -19,16 +19,15 @@ from vedette.streamer.tracking.rows import F64, I64, spread
 class Sightings:
     """The usable detections of one call, all cameras one after the other.
 
-    box: [4,M] centre x, centre y, width, height in picture heights. facts: [8,M] left, top, right, bottom, area,
-    score, group, and 1 where it is trusted (``score_high``). high: False in no place: None. view: [M] which
-    camera of the call, None when there is only one. row: [M] row in that camera's Detections, None when
-    they are all of them. embedding: [M,D] or None.
+    box: [4,M] centre x, centre y, width, height in picture heights. high: [M] trusted (``score_high``), None
+    when all are. view: [M] which camera of the call, None when there is only one. row: [M] row in that
+    camera's Detections, None when they are all of them. embedding: [M,D] or None.
     """
 
     box: F64
-    facts: F64
     score: F64
     label: I64
+    group: I64
     high: NDArray[np.bool_] | None
     view: I64 | None
     row: I64 | None
@@ -78,20 +77,14 @@ def gather(
         kept = good.nonzero()[0]
         xyxy, score, label = xyxy.take(kept, 1), score[kept], label[kept]
         view, row = None if view is None else view[kept], kept if row is None else row[kept]
-    xyxy[::2] *= spread(aspect, view)
-    box, facts = np.empty_like(xyxy), np.empty((8, len(score)))
-    near, far = xyxy[:2], xyxy[2:]
-    np.add(near, far, out=box[:2])
+    box = np.empty_like(xyxy)
+    np.add(xyxy[:2], xyxy[2:], out=box[:2])
     box[:2] *= 0.5
-    np.subtract(far, near, out=box[2:])
-    facts[:4] = xyxy
-    np.multiply(box[2], box[3], out=facts[4])
-    facts[5] = score
-    facts[6] = groups.take(label)
+    np.subtract(xyxy[2:], xyxy[:2], out=box[2:])
+    box[::2] *= spread(aspect, view)
     high = score >= as_score(config.score_high)
-    facts[7] = high
     trusted = None if np.count_nonzero(high) == len(high) else high
-    return Sightings(box, facts, score, label, trusted, view, row, embedding)
+    return Sightings(box, score, label, groups.take(label), trusted, view, row, embedding)
 
 
 def _pack(detections: Sequence[Detections]) -> tuple[NDArray[np.float32], F64, I64, I64 | None, I64 | None]:

@@ -231,6 +231,25 @@ def test_the_same_input_gives_the_same_output() -> None:
         assert a.xyxy.tobytes() == b.xyxy.tobytes()
 
 
+def test_a_small_picture_and_a_crowd_are_searched_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dense pass for few boxes and the sweep for many find the same matches: the answers are equal, bit for bit."""
+    rng = np.random.default_rng(9)
+    corner = rng.uniform(0, 0.8, (40, 2))
+    frames = []
+    for k in range(25):
+        corner += rng.normal(0, 0.01, corner.shape)
+        kept = rng.random(40) > 0.1
+        rows = np.concatenate([corner, corner + np.array([0.08, 0.2])], axis=1)[kept]
+        frames.append((k / 10, boxes(*rows, score=rng.uniform(0.3, 1.0, len(rows)))))
+    dense = follow(Tracker(), frames)
+    monkeypatch.setattr("vedette.streamer.tracking.association.DENSE", 0)
+    for a, b in zip(dense, follow(Tracker(), frames), strict=True):
+        assert a.id.tolist() == b.id.tolist()
+        assert a.detection.tolist() == b.detection.tolist()
+        assert a.xyxy.tobytes() == b.xyxy.tobytes()
+    assert max(len(a) for a in dense) > 30
+
+
 def test_an_answer_does_not_change_afterwards() -> None:
     """What update returned is the caller's: later frames do not write into it."""
     tracker = Tracker()

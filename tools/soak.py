@@ -66,13 +66,23 @@ class Soak:
             RtspServer(*server_options(clip, 1), "--freeze-after", "30"),
         ]
         self.proxy = Proxy(self._servers[1].port)
-        cameras = {f"rtsp{i}": live_camera(clip, self._servers[0].url(i), fps=fps) for i in range(4)}
-        cameras |= {f"file{i}": live_camera(clip, str(clip), fps=fps, loop=True) for i in range(2)}
-        cameras[FLAPPING] = live_camera(clip, f"rtsp://127.0.0.1:{self.proxy.port}/cam0", fps=fps)
-        cameras[FROZEN] = live_camera(clip, self._servers[2].url(), fps=fps, frozen_after=5)
+        # a small evidence ring is full, and memory level, before the warm-up is over
+        each: dict[str, Any] = {"fps": fps, "evidence": {"ring_mb": 8}}
+        cameras = {f"rtsp{i}": live_camera(clip, self._servers[0].url(i), **each) for i in range(4)}
+        cameras |= {f"file{i}": live_camera(clip, str(clip), loop=True, **each) for i in range(2)}
+        cameras[FLAPPING] = live_camera(clip, f"rtsp://127.0.0.1:{self.proxy.port}/cam0", **each)
+        cameras[FROZEN] = live_camera(clip, self._servers[2].url(), frozen_after=5, **each)
         self.daemon = Daemon(folder, cameras)
 
     def __enter__(self) -> Soak:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         closing = self._stack.callback
         closing(self.proxy.close)
         for server in self._servers:
@@ -80,11 +90,10 @@ class Soak:
             server.start()
         closing(self.daemon.close)
         self.daemon.start()
-        self.daemon.wait_ready(120)
+        self.daemon.wait_ready(300)
         self.listener, self.watch = Listener(self.daemon), FrameWatch(self.daemon.publish)
         closing(self.watch.close)
-        self.daemon.wait_streaming(*STEADY, timeout_s=120)
-        return self
+        self.daemon.wait_streaming(*STEADY, timeout_s=300)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

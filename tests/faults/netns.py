@@ -71,8 +71,8 @@ class Cable:
         rules = "flush ruleset\n"
         if percent:
             rules += (
-                "table ip lossy { chain out { type filter hook output priority 0; policy accept;"
-                f" oifname {self._device} numgen random mod 100 < {percent} counter drop; }} }}\n"
+                "table ip lossy {\nchain out {\ntype filter hook output priority 0; policy accept;\n"
+                f"oifname {self._device} numgen random mod 100 < {percent} counter drop\n}}\n}}\n"
             )
         nft = [*self.camera.prefix, "nft", "-f", "-"]
         subprocess.run(nft, input=rules, check=True, capture_output=True, text=True)

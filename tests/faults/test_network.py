@@ -95,8 +95,10 @@ def test_lost_packets_cost_pictures_at_most(site: Site) -> None:
 
 
 def test_a_pulled_cable_is_told_and_forgotten(site: Site) -> None:
-    """No packet passes, nobody hangs up: both cameras are told offline, and are back when the cable is."""
-    before, pids = holdings(site.daemon), {row["name"]: row["pid"] for row in site.daemon.processes()}
+    """No packet passes, nobody hangs up: both cameras are told offline, and are back when the cable is; a read that
+    hangs may cost those cameras their process, and nobody else."""
+    before = holdings(site.daemon)
+    pids = {row["name"]: row["pid"] for row in site.daemon.processes() if row["name"] not in ("wired", "radio")}
     site.laid.plug("down")
     cameras = {"wired", "radio"}
 
@@ -112,7 +114,7 @@ def test_a_pulled_cable_is_told_and_forgotten(site: Site) -> None:
     alerts = site.listener.agrees_with(site.daemon)
     as_before(site.daemon, before)
     assert kept is None or kept >= 0.95
-    assert {row["name"]: row["pid"] for row in site.daemon.processes()} == pids
+    assert pids.items() <= {row["name"]: row["pid"] for row in site.daemon.processes()}.items()
     assert site.daemon.stop() == 0
     tell(
         "camera's cable pulled (veth down)",

@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(240)]
 
 ROLES = ("hub", "infer", VICTIM, "supervisor")
 PAIRS = list(itertools.combinations(ROLES, 2))
+CHILDREN = [pair for pair in PAIRS if "supervisor" not in pair]
 PROMISE = "0 committed alerts lost, 0 doubled, no leak, back by itself"
 
 
@@ -66,13 +68,14 @@ def test_a_stopped_process_is_replaced(world: World, name: str) -> None:
     before, pids = world.calm(), world.pids()
     seen, began_s = len(world.listener.alerts), time.monotonic()
     os.kill(pids[name], signal.SIGSTOP)
-    if name == VICTIM:
-        kept = {"others_kept": world.others_keep()}
-        wait_for("alerts of the others go on", lambda: len(world.listener.alerts) > seen, 60)
-    else:
-        kept = {}
-    wait_for("replaced", lambda: world.pids().get(name) not in (None, pids[name]), 90)
-    replaced_s = round(time.monotonic() - began_s, 1)
+    kept: dict[str, object] = {}
+    with ThreadPoolExecutor(1) as aside:
+        share = aside.submit(world.others_keep, windows=1) if name == VICTIM else None
+        wait_for("replaced", lambda: world.pids().get(name) not in (None, pids[name]), 90)
+        replaced_s = round(time.monotonic() - began_s, 1)
+        if share is not None:
+            kept["others_kept"] = share.result()
+            wait_for("alerts of the others go on", lambda: len(world.listener.alerts) > seen, 60)
     wait_for("the stopped one is gone", lambda: not alive(pids[name]), 5)
     again_s = again_after(world, len(world.listener.alerts), began_s)
     after = world.settle(before)
@@ -97,7 +100,7 @@ def test_a_stopped_supervisor_costs_nobody_anything(world: World) -> None:
     tell("SIGSTOP of supervisor", "nobody else stops; nobody is killed for it", others_kept=kept, **after)
 
 
-@pytest.mark.parametrize("pair", PAIRS[:3], ids=["+".join(pair) for pair in PAIRS[:3]])
+@pytest.mark.parametrize("pair", CHILDREN, ids=["+".join(pair) for pair in CHILDREN])
 def test_stopping_two_at_once_loses_and_doubles_nothing(world: World, pair: tuple[str, str]) -> None:
     """SIGSTOP of two processes: both are replaced, the third keeps its pid, nothing is lost."""
     before, pids = world.calm(), world.pids()

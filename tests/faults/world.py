@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from tests.faults.daemon import Daemon, Listener, wait_for
-from tests.faults.frames import ENOUGH, FrameWatch
+from tests.faults.frames import ENOUGH, MOST_WINDOWS, FrameWatch
 from tests.faults.leaks import Holdings, as_before, holdings, run_dir_of
 from tests.faults.proxy import Proxy
 from tests.streamer.rtsp import RtspServer, require_rtsp
@@ -47,9 +47,9 @@ def busy_camera(clip: Path) -> dict[str, Any]:
 
 def live_camera(clip: Path, url: str, **more: Any) -> dict[str, Any]:
     """The same rules on an RTSP camera."""
-    camera = busy_camera(clip) | {"source": url, "fps": FPS} | more
+    camera = busy_camera(clip) | {"source": url, "fps": FPS}
     del camera["loop"]
-    return camera
+    return camera | more
 
 
 def server_options(clip: Path, cameras: int, *more: str) -> tuple[str, ...]:
@@ -99,10 +99,10 @@ class World:
         """Every process of the table."""
         return {row["name"]: row["pid"] for row in self.daemon.processes()}
 
-    def others_keep(self) -> float | None:
+    def others_keep(self, windows: int = MOST_WINDOWS) -> float | None:
         """The share of their rate that the other cameras keep while the fault lasts; less than 95 % fails. None when
         strangers kept the machine so busy that nothing can be said."""
-        share = self.watch.kept(OTHERS, FPS)
+        share = self.watch.kept(OTHERS, FPS, windows)
         assert share is None or share >= ENOUGH, f"the others kept {share:.0%} of their rate"
         return share
 

@@ -45,7 +45,7 @@ class Annotator:
         """Remember an alert. time_s: seconds on the clock that `draw` gets."""
         if alert["phase"] == "end":
             self._open.pop(alert["id"], None)
-        else:
+        elif alert["phase"] == "start" or alert["id"] in self._open:  # a clip may be told after the end
             self._open[alert["id"]] = tuple(alert["track_ids"])
         if alert["phase"] == "start":
             who = ", ".join(short_id(track) for track in alert["track_ids"])

@@ -104,9 +104,18 @@ class FrameReader:
         self._woken = True
         self._ring_bell()
 
-    def cut(self, camera: str, key: str, mono_ns: int, box: Sequence[float] | None = None) -> None:
-        """Ask a camera for its picture of that moment; the answer comes to `snapshots`, empty when it is gone."""
-        body = wire.encode({"key": key, "mono_ns": mono_ns, "box": None if box is None else [float(v) for v in box]})
+    def cut(
+        self,
+        camera: str,
+        key: str,
+        mono_ns: int,
+        box: Sequence[float] | None = None,
+        clip: tuple[float, float] | None = None,
+    ) -> None:
+        """Ask a camera for its picture of that moment (clip: for a film, seconds before and after); the answer comes to
+        `snapshots`, empty when it is gone."""
+        sides = None if box is None else [float(v) for v in box]
+        body = wire.encode({"key": key, "mono_ns": mono_ns, "box": sides, "clip": clip})
         with self._lock:
             if not self._send(camera, [b"cut", body]):
                 self._mailbox.snapshots.append(Snapshot(camera, key, mono_ns, None))

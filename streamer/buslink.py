@@ -17,11 +17,13 @@ HELLO_EVERY_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A request: the picture nearest to ``mono_ns``, please; the answer carries ``key``. box: what matters in it."""
+    """A request: the picture nearest to ``mono_ns``, please; the answer carries ``key``. box: what matters in it.
+    clip: not one picture but a film from so many seconds before to so many after."""
 
     key: str
     mono_ns: int
     box: tuple[float, float, float, float] | None = None
+    clip: tuple[float, float] | None = None
 
 
 def endpoint_of(place: Path | str) -> str:

@@ -11,11 +11,13 @@ import os
 import threading
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
-from vedette.streamer.bus import FrameWriter
+from vedette.streamer.bus import Cut, FrameWriter
 from vedette.streamer.camera import Camera
-from vedette.streamer.evidence import EvidenceRing
+from vedette.streamer.clip import ClipForm, ClipMaker, encode_clip
+from vedette.streamer.evidence import JPEG_EVERY_S, EvidenceRing
 from vedette.streamer.ring import Ring
 
 if TYPE_CHECKING:
@@ -37,8 +39,13 @@ def run(life: Life) -> int | None:
     writer = FrameWriter(place, life.name, uuid.uuid4().hex[:16], ring)
     kept = section.evidence
     evidence = EvidenceRing(
-        kept.ring_mb * 1_000_000, quality=kept.jpeg_quality, max_side=kept.max_side, enabled=kept.enabled
+        kept.ring_mb * 1_000_000,
+        quality=kept.jpeg_quality,
+        max_side=kept.max_side,
+        enabled=kept.enabled,
+        jpeg_every_s=JPEG_EVERY_S if kept.clip is None else 1 / kept.clip.fps,
     )
+    clips = ClipMaker(life.name)
     camera = Camera(
         life.name,
         section,
@@ -54,9 +61,10 @@ def run(life: Life) -> int | None:
     thread = threading.Thread(target=camera.run, name="source", daemon=True)
     thread.start()
     try:
-        _serve(life, thread, writer, evidence, camera)
+        _serve(life, thread, writer, evidence, camera, clips)
     finally:
         life.stopping.set()
+        clips.close()
         thread.join(LEAVE_S)
         if thread.is_alive():
             # Inside C: the interpreter cannot be taken down around it. Nothing is left to save.
@@ -69,13 +77,31 @@ def run(life: Life) -> int | None:
     return None
 
 
-def _serve(life: Life, thread: threading.Thread, writer: FrameWriter, evidence: EvidenceRing, camera: Camera) -> None:
+def _serve(
+    life: Life,
+    thread: threading.Thread,
+    writer: FrameWriter,
+    evidence: EvidenceRing,
+    camera: Camera,
+    clips: ClipMaker,
+) -> None:
     """Credits, cuts, compaction, and a line now and then, until stopped or left alone."""
     next_line = time.monotonic() + LINE_EVERY_S
     while not life.stopping.is_set() and thread.is_alive():
         for cut in writer.poll(250):
-            writer.send_snapshot(cut, evidence.cut(cut.mono_ns))
+            if cut.clip is None:
+                writer.send_snapshot(cut, evidence.cut(cut.mono_ns))
+            else:
+                clips.ask(partial(_film, life, evidence, cut, cut.clip), partial(writer.send_snapshot, cut))
         evidence.compact()
         if time.monotonic() >= next_line:
             next_line += LINE_EVERY_S
             log.info("%s", camera.line())
+
+
+def _film(life: Life, evidence: EvidenceRing, cut: Cut, around_s: tuple[float, float]) -> bytes:
+    """The clip around a moment: ``around_s`` seconds before and after it."""
+    section = life.config.cameras[life.name].evidence.clip
+    form = ClipForm() if section is None else ClipForm(section.fps, section.max_side)
+    from_ns, until_ns = cut.mono_ns - round(around_s[0] * 1e9), cut.mono_ns + round(around_s[1] * 1e9)
+    return encode_clip(evidence.span(from_ns, until_ns), from_ns, until_ns, form, life.run_dir)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vedette.streamer.diskguard import DiskGuard, is_disk_trouble
 from vedette.streamer.outbox import Boot, Draft, Outbox, Outcome, Picture
-from vedette.streamer.snapshots import Snapshots, looks_like_jpeg
+from vedette.streamer.snapshots import Snapshots, looks_like_clip, looks_like_jpeg
 from vedette.streamer.types import Event
 
 log = logging.getLogger("vedette.committer")
@@ -23,7 +23,7 @@ _RELIEFS = 4
 
 @dataclass(slots=True)
 class Arrival:
-    """An event as it came, and whom to tell when it is committed."""
+    """An event as it came, and whom to tell when it is committed. jpeg: its picture, or its clip (mp4); may be empty."""
 
     event: Event
     jpeg: bytes
@@ -86,7 +86,7 @@ class Committer:
         if len(self._keys) >= self._most_held:
             self.counters["held_dropped"] += 1
             return False
-        if item.jpeg and not looks_like_jpeg(item.jpeg):
+        if item.jpeg and not (looks_like_jpeg(item.jpeg) or looks_like_clip(item.jpeg)):
             self.counters["pictures_malformed"] += 1
             item.jpeg = b""
         if self._bytes + len(item.jpeg) > self._most_held_bytes:
@@ -116,7 +116,8 @@ class Committer:
     def _draft(self, item: Arrival | Greeting) -> Draft | Boot:
         if isinstance(item, Greeting):
             return Boot(item.producer, item.boot)
-        return Draft(item.event, self._pictures.get(item.key))
+        # a clip is told long after the picture that its event is about: no latency of ours
+        return Draft(item.event, self._pictures.get(item.key), timed="clip" not in item.event.explain)
 
     def _write_pictures(self) -> None:
         """Write what is not written yet. The alert matters more than its picture: when the disk takes none even

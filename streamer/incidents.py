@@ -31,6 +31,10 @@ class Moment:
     stats: PictureStats | None = None
 
 
+#: Incidents of a camera that can be told of once more, open or not.
+MOST_PAGES = 512
+
+
 @dataclass(slots=True)
 class _Open:
     id: str
@@ -43,10 +47,19 @@ class Incidents:
     def __init__(self, site: str, camera: str, boot: str, producer: str = "infer") -> None:
         self._site, self._camera, self._boot, self._producer = site, camera, boot, producer
         self._open: dict[tuple[str, Hashable], _Open] = {}
+        self._pages: dict[str, _Open] = {}  # also of what has ended lately, oldest first
 
     def __len__(self) -> int:
         """Incidents that have started and not ended."""
         return len(self._open)
+
+    def again(self, event_id: str) -> int | None:
+        """The rev of one more telling of an incident, also after its end; None when it is not remembered."""
+        entry = self._pages.get(event_id)
+        if entry is None:
+            return None
+        entry.rev += 1
+        return entry.rev
 
     def event(self, rule: RuleConfig, signal: Signal, moment: Moment, time_s: float) -> Event:
         """The next event of an incident. time_s: the camera's clock at ``moment``.
@@ -62,6 +75,9 @@ class Incidents:
             first = f"{moment.epoch}:{moment.seq}"
             entry = _Open(incident_id(self._site, self._camera, self._boot, title, first, tracks), 0)
             self._open[page] = entry
+            self._pages[entry.id] = entry
+            if len(self._pages) > MOST_PAGES:
+                del self._pages[next(iter(self._pages))]
         else:
             entry = self._open[page]
             entry.rev += 1

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from vedette.engines.api import Batch, Engine, EngineFault, Letterbox
+from vedette.engines.api import Batch, Engine, EngineFault, Letterbox, Perception
 from vedette.streamer.batcher import Batcher
 from vedette.streamer.bus import FrameReader
+from vedette.streamer.clipdesk import ClipDesk
 from vedette.streamer.config import Config
 from vedette.streamer.engine import open_engine, open_stage
 from vedette.streamer.errors import EngineError
@@ -26,11 +27,12 @@ from vedette.streamer.eventlink import EventLink
 from vedette.streamer.inferstats import InferStats
 from vedette.streamer.learned import EvidenceStage
 from vedette.streamer.mailbox import Lease
+from vedette.streamer.motion import MotionEye
 from vedette.streamer.pipeline import Outcome, Pipeline
 from vedette.streamer.snapshotdesk import SnapshotDesk
 from vedette.streamer.telemetry import TelemetryLink
 from vedette.streamer.trackstream import topic_of, track_message
-from vedette.streamer.types import Event
+from vedette.streamer.types import F32, Event
 from vedette.streamer.wire import EVENTS, TELEMETRY, FrameHeader, ipc
 
 if TYPE_CHECKING:
@@ -114,10 +116,12 @@ class Station:
         )  # fmt: skip
         for name, section in self._config.cameras.items():
             self._pipeline.configure(name, section)
+        self._eye = MotionEye()
         self._link = EventLink(ipc(life.run_dir, EVENTS), PRODUCER, boot)
         self._telemetry = TelemetryLink(ipc(life.run_dir, TELEMETRY))
         self._reader = FrameReader(life.run_dir, boot, listen=life.setup.extra.get("listen", ()))
         self._desk = SnapshotDesk(self._reader.cut, self._link.send)
+        self._clips = ClipDesk(self._cut_clip, self._pipeline.again)
         now_s = time.monotonic()
         self._stats = InferStats(now_s)
         self._last_s: dict[str, float] = {}
@@ -173,12 +177,16 @@ class Station:
             return
         perception = self._engine.infer(batch)
         engine_ns = time.monotonic_ns()
-        outcomes = self._pipeline.step(moments, perception.detections, perception.scene)
+        outcomes = self._pipeline.step(moments, perception.detections, self._scene(batch, perception))
         done_ns = time.monotonic_ns()
         self._stats.batch(len(batch), (engine_ns - taken_ns) / 1e6)
         by_camera = {header.camera: header for header in headers}
         for outcome in outcomes:
             self._tell(outcome, by_camera[outcome.moment.camera], taken_ns, done_ns)
+
+    def _scene(self, batch: Batch, seen: Perception) -> F32 | None:
+        """Scene tokens, and where learned evidence is asked for how the pictures move."""
+        return seen.scene if self._pipeline.evidence is None else self._eye.scene(batch, seen)
 
     def _tell(self, outcome: Outcome, header: FrameHeader, taken_ns: int, done_ns: int) -> None:
         """Publish one picture's tracks and hand its events over."""
@@ -204,12 +212,19 @@ class Station:
         now_s = time.monotonic()
         for event in events:
             section = self._config.cameras.get(event.camera)
-            self._desk.put(event, now_s, picture=section is not None and section.evidence.enabled)
+            kept = section is not None and section.evidence.enabled
+            self._desk.put(event, now_s, picture=kept)
+            self._clips.put(event, section.evidence.clip if section is not None and kept else None, now_s)
         self._stats.totals["events"] += len(events)
 
     def _hear(self) -> None:
         while self._reader.snapshots:
-            self._desk.take(self._reader.snapshots.popleft())
+            snapshot = self._reader.snapshots.popleft()
+            if not self._clips.take(snapshot):
+                self._desk.take(snapshot)
+
+    def _cut_clip(self, camera: str, key: str, mono_ns: int, around_s: tuple[float, float]) -> None:
+        self._reader.cut(camera, key, mono_ns, clip=around_s)
 
     def _finish(self, now_s: float) -> None:
         """What is due whether or not frames came."""
@@ -219,6 +234,8 @@ class Station:
             if section is not None and now_s - last_s > section.offline_after:
                 del self._last_s[camera]  # once; the next picture starts anew
                 self._put(self._pipeline.interrupt(camera, "no pictures"))
+        for event, clip in self._clips.work(now_s):
+            self._desk.put(event, now_s, picture=False, clip=clip)
         self._desk.work(now_s)
         self._link.work()
         if now_s >= self._next_line_s:
@@ -243,6 +260,7 @@ class Station:
             "unacked": self._link.waiting,
             "waiting_for_pictures": len(self._desk),
             "pictures_missed": self._desk.counters["missed"],
+            "clips_missed": sum(self._clips.counters[why] for why in ("gone", "missed", "refused")),
             "events_lost": self._link.counters["lost"],
             "tracks_unsent": self._telemetry.dropped["track"],
         }
@@ -285,6 +303,7 @@ class Station:
         self._restage(old, config)
         for camera in old.cameras.keys() - config.cameras.keys():
             self._put(self._pipeline.remove(camera))
+            self._clips.forget(camera)
             self._batcher.forget(camera)
             self._reader.forget(camera)
             self._stats.forget(camera)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from vedette.streamer.alert import alert_from_event, encode_alert, interrupted, topic_of
+from vedette.streamer.alert import NO_EVIDENCE, alert_from_event, encode_alert, interrupted, topic_of
 from vedette.streamer.errors import StoreError
 from vedette.streamer.types import Event
 
@@ -57,17 +57,23 @@ _KNOWN_IDS = f"SELECT DISTINCT id FROM alerts WHERE id IN ({','.join('?' * LOOKE
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
+Evidence = dict[str, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A snapshot that is already safely on disk. path: relative to the store."""
+    """A snapshot or a clip that is already safely on disk. path: relative to the store."""
 
     path: str
     nbytes: int
     sha256: str
+    clip: bool = False
 
-    def evidence(self) -> dict[str, str | None]:
-        """The alert's ``evidence``."""
-        return {"snapshot": self.path, "clip": None, "sha256": self.sha256}
+    def evidence(self, before: Evidence | None = None) -> Evidence:
+        """The alert's ``evidence``: this, and what an earlier telling of the incident showed."""
+        if self.clip:
+            return {**(before or NO_EVIDENCE), "clip": self.path, "clip_sha256": self.sha256}
+        return {**(before or NO_EVIDENCE), "snapshot": self.path, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +129,29 @@ class Batch:
         self.known_ids: set[str] = set()  # incidents that were in the store before
         self.keys: set[tuple[str, int]] = set()
         self.ended: set[str] = set()
-        self.shown: dict[str, Picture] = {}  # by incident
+        self.shown: dict[str, Evidence] = {}  # by incident
         self.incidents: dict[str, tuple[str, str, str, str] | None] = {}  # None: no longer open
         self._alerts: list[tuple[object, ...]] = []
         self._pictures: list[tuple[int, str, int]] = []
         self._cameras: dict[str, int] = {}
 
-    def add(self, event: Event, wall_s: float, body: bytes, picture: Picture | None, total_ms: float | None) -> None:
-        """The next alert."""
+    def add(
+        self,
+        event: Event,
+        wall_s: float,
+        body: bytes,
+        picture: Picture | None,
+        evidence: Evidence | None,
+        total_ms: float | None,
+    ) -> None:
+        """The next alert. picture: what it brings itself; evidence: all that it shows."""
         seq = self.last_seq = self.camera_seq[event.camera] = self._cameras[event.camera] = self.last_seq + 1
         self._alerts.append((seq, event.id, event.rev, event.camera, event.kind, event.phase, wall_s, body))
         self.keys.add((event.id, event.rev))
-        if picture:
-            self.shown[event.id] = picture
-            self._pictures.append((seq, picture.path, picture.nbytes))
+        if evidence:
+            self.shown[event.id] = evidence
+            path, nbytes = (picture.path, picture.nbytes) if picture else (evidence["snapshot"] or evidence["clip"], 0)
+            self._pictures.append((seq, str(path), nbytes))
         if total_ms is not None:
             self.outcome.total_ms.append(total_ms)
         self.outcome.stored.append(Stored(seq, event.camera, event.kind, event.id, event.rev, body))
@@ -264,7 +279,9 @@ class Outbox:
         if (event.id, event.rev) in batch.keys or (old and self.known(event.id, event.rev)):
             batch.outcome.duplicates += 1
             return
-        picture = draft.picture or batch.shown.get(event.id) or (self._picture_of(event.id) if old else None)
+        evidence = batch.shown.get(event.id) or (self._evidence_of(event.id) if old else None)
+        if draft.picture:
+            evidence = draft.picture.evidence(evidence)
         total_ms = _total_ms(event.mono_ns, mono_ns) if draft.timed else None
         body = encode_alert(
             alert_from_event(
@@ -273,21 +290,22 @@ class Outbox:
                 stream=self.stream,
                 seq=batch.last_seq + 1,
                 prev=batch.camera_seq.get(event.camera),
-                evidence=picture.evidence() if picture else None,
+                evidence=evidence,
                 total_ms=total_ms,
             )
         )
-        batch.add(event, wall_s, body, picture, total_ms)
+        batch.add(event, wall_s, body, draft.picture, evidence, total_ms)
         self._follow(event, batch)
-        if event.phase != "end" and (event.producer, event.boot) in self._retired:
+        if batch.incidents.get(event.id) is not None and (event.producer, event.boot) in self._retired:
             self._interrupt(event, batch, wall_s, mono_ns)  # a dead life's last words came after its heir's hello
 
-    def _picture_of(self, event_id: str) -> Picture | None:
-        """The newest picture of the incident that is still there: a telling without its own shows that one."""
+    def _evidence_of(self, event_id: str) -> Evidence | None:
+        """What the newest telling of the incident shows, when that is still there: a telling without its own shows it."""
         row = self._db.execute(
-            "SELECT path, body FROM alerts JOIN pictures USING (seq) WHERE id=? ORDER BY rev DESC LIMIT 1", (event_id,)
+            "SELECT body FROM alerts JOIN pictures USING (seq) WHERE id=? ORDER BY rev DESC LIMIT 1", (event_id,)
         ).fetchone()
-        return None if row is None else Picture(row[0], 0, json.loads(row[1])["evidence"]["sha256"])
+        evidence: Evidence | None = None if row is None else json.loads(row[0])["evidence"]
+        return evidence
 
     def _interrupt(self, event: Event, batch: Batch, wall_s: float, mono_ns: int) -> None:
         end = interrupted(event, mono_ns=mono_ns, wall_s=wall_s)

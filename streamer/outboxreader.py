@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vedette.streamer.errors import StoreError
 from vedette.streamer.outbox import DATABASE, Stored, connect
@@ -91,16 +92,17 @@ class OutboxReader:
             row = self._db.execute(f"SELECT {_COLUMNS} FROM alerts WHERE seq=?", (seq,)).fetchone()
         return None if row is None else Stored(*row)
 
-    def snapshot(self, seq: int) -> Path | None:
-        """The picture of an alert, or None when it never had one or retention removed it.
+    def evidence(self, seq: int, what: Literal["snapshot", "clip"]) -> Path | None:
+        """The file that an alert shows, or None when it never had one; retention may have removed it.
 
         Never a path outside the evidence folder, whatever the database says or a link in the folder leads to.
         """
         with self._lock:
-            row = self._db.execute("SELECT path FROM pictures WHERE seq=?", (seq,)).fetchone()
-        if row is None:
+            row = self._db.execute("SELECT body FROM alerts WHERE seq=?", (seq,)).fetchone()
+        name = None if row is None else json.loads(row[0])["evidence"].get(what)
+        if not isinstance(name, str):
             return None
-        path = (self._store / row[0]).resolve()
+        path = (self._store / name).resolve()
         return path if path.is_relative_to((self._store / EVIDENCE).resolve()) else None
 
     def last_seq(self) -> int:

@@ -38,12 +38,15 @@ def machine_time(wall_s: float) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one picture gave. tracks: confirmed and worth reporting, coasting ones included. scene: learned evidence."""
+    """What one picture gave. tracks: confirmed and worth reporting, coasting ones included. scene: learned evidence.
+
+    settled: every track is confirmed and was seen in this very picture; nothing is in doubt."""
 
     moment: Moment
     tracks: Tracks
     events: list[Event]
     scene: Mapping[str, float] = field(default_factory=dict)
+    settled: bool = False
 
 
 @dataclass(slots=True)
@@ -160,6 +163,11 @@ class Pipeline:
             self.evidence.forget(camera)
         return [] if state is None else self._drop(state, state.rules, reason)
 
+    def again(self, camera: str, event_id: str) -> int | None:
+        """The rev of one more telling of that incident, None when camera or incident is no longer known."""
+        state = self._cameras.get(camera)
+        return None if state is None else state.incidents.again(event_id)
+
     def interrupt(self, camera: str, reason: str) -> list[Event]:
         """No pictures come (end of file, camera gone): end what is open; rules re-arm when pictures come again."""
         state = self._cameras[camera]
@@ -267,7 +275,8 @@ class Pipeline:
                 picture=moment.stats,
             )
             events += self._events(state, rule, rule.rule.step(view), moment)
-        return Outcome(moment, reported, events, learned.scene)
+        settled = bool(np.all(learned.tracks.confirmed & (learned.tracks.detection >= 0)))
+        return Outcome(moment, reported, events, learned.scene, settled)
 
     def _drop(self, state: _Camera, rules: Sequence[_Running], reason: str) -> list[Event]:
         """End what these rules have open, as of the camera's last picture."""

@@ -45,9 +45,10 @@ class SnapshotDesk:
         """Events that wait."""
         return sum(len(queue) for queue in self._queues.values())
 
-    def put(self, event: Event, now_s: float, *, picture: bool) -> None:
-        """Take an event in. picture: whether its camera keeps evidence; only ``start`` events ask for some."""
-        waiting = _Waiting(event, now_s + self._patience_s, done=not (picture and event.phase == "start"))
+    def put(self, event: Event, now_s: float, *, picture: bool, clip: bytes = b"") -> None:
+        """Take an event in. picture: whether its camera keeps evidence; only ``start`` events ask for some. clip: the
+        evidence that it brings itself."""
+        waiting = _Waiting(event, now_s + self._patience_s, clip, done=not (picture and event.phase == "start"))
         if not waiting.done:
             self._asked[event.id] = waiting
             self.counters["cut"] += 1

@@ -30,10 +30,24 @@ def looks_like_jpeg(data: bytes) -> bool:
     return len(data) <= MAX_JPEG and data.startswith(b"\xff\xd8\xff") and data.endswith(b"\xff\xd9")
 
 
+def looks_like_clip(data: bytes) -> bool:
+    """Whether the bytes begin like an mp4 file and are of a size that is accepted."""
+    return len(data) <= MAX_JPEG and data[4:8] == b"ftyp"
+
+
 def snapshot_path(event: Event) -> str:
     """Where the picture of an event lies, relative to the store. The event must have passed `check_event`."""
+    return f"{_path(event)}.jpg"
+
+
+def clip_path(event: Event) -> str:
+    """Where the clip that comes with an event lies, relative to the store."""
+    return f"{_path(event)}.mp4"
+
+
+def _path(event: Event) -> str:
     day = datetime.fromtimestamp(event.wall_s, UTC).strftime("%Y-%m-%d")
-    return f"{EVIDENCE}/{event.camera}/{day}/{event.id}-{event.rev}.jpg"
+    return f"{EVIDENCE}/{event.camera}/{day}/{event.id}-{event.rev}"
 
 
 class Snapshots:
@@ -55,14 +69,17 @@ class Snapshots:
 
         Raises OSError; then none is left behind.
         """
-        relative = [snapshot_path(event) for event, _ in wanted]
+        clips = [looks_like_clip(data) for _, data in wanted]
+        relative = [
+            (clip_path if clip else snapshot_path)(event) for clip, (event, _) in zip(clips, wanted, strict=True)
+        ]
         staged = [self._staging / Path(path).name for path in relative]
         placed = [self._store / path for path in relative]
         try:
             for folder in {path.parent for path in placed}:
                 self._make_folder(folder)
-            for temporary, (_, jpeg) in zip(staged, wanted, strict=True):
-                _write(temporary, jpeg)
+            for temporary, (_, data) in zip(staged, wanted, strict=True):
+                _write(temporary, data)
             for temporary, path in zip(staged, placed, strict=True):
                 temporary.replace(path)
             _sync_all([*placed, *{path.parent for path in placed}])
@@ -71,8 +88,8 @@ class Snapshots:
                 path.unlink(missing_ok=True)
             raise
         return [
-            Picture(path, len(jpeg), hashlib.sha256(jpeg).hexdigest())
-            for path, (_, jpeg) in zip(relative, wanted, strict=True)
+            Picture(path, len(data), hashlib.sha256(data).hexdigest(), clip=clip)
+            for path, clip, (_, data) in zip(relative, clips, wanted, strict=True)
         ]
 
     def _make_folder(self, folder: Path) -> None:

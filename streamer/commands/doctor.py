@@ -6,6 +6,7 @@ import argparse
 import json
 
 from vedette.streamer.machine import Facts, machine_facts
+from vedette.streamer.rules import KINDS
 
 #: Below these, something will fail at an inconvenient moment.
 FEW_FILES, LITTLE_SHM_MB, LITTLE_MEMORY_MB = 1024, 128, 1024
@@ -21,16 +22,24 @@ def run(args: argparse.Namespace) -> int:
     facts = machine_facts()
     advice = advice_for(facts)
     if args.format == "json":
-        print(json.dumps({**facts, "advice": advice}, indent=2))
+        print(json.dumps({**facts, "rules": limits_of_rules(), "advice": advice}, indent=2))
         return 0
     for topic, values in facts.items():
         print(f"{topic.replace('_', ' ')}:")
         for name, value in values.items():
             print(f"  {name.replace('_', ' '):<20} {_shown(value)}")
+    print("rules must not be used for:")
+    for kind, limits in limits_of_rules().items():
+        print(f"  {kind:<20} {limits}")
     print("advice:" if advice else "advice: nothing to do")
     for line in advice:
         print(f"  - {line}")
     return 0
+
+
+def limits_of_rules() -> dict[str, str]:
+    """What each kind of rule must not be used for, where it says so."""
+    return {kind: config.not_for for kind, config in KINDS.items() if config.not_for}
 
 
 def advice_for(facts: Facts) -> list[str]:

@@ -82,6 +82,16 @@ class EngineSection(_Section):
         return height, width
 
 
+class ClipSection(_Section):
+    """A film beside the snapshot, from ``before`` to ``after`` seconds around the start. fps, max_side: of the film; raise
+    for smoother and larger ones: more disk, more CPU at an alert, and less far back in the same ``ring_mb``."""
+
+    before: Annotated[float, Field(ge=0, le=60)] = 5.0
+    after: Annotated[float, Field(ge=0, le=60)] = 5.0
+    fps: Annotated[float, Field(ge=1, le=15)] = 5.0
+    max_side: Annotated[int, Field(ge=64, le=1920)] = 960
+
+
 class EvidenceSection(_Section):
     """What the capture process remembers for evidence. ring_mb: memory for past pictures."""
 
@@ -89,6 +99,7 @@ class EvidenceSection(_Section):
     ring_mb: Annotated[int, Field(ge=1, le=4096)] = 48
     jpeg_quality: Annotated[int, Field(ge=10, le=100)] = 85
     max_side: Annotated[int, Field(ge=64, le=8192)] = 1920
+    clip: ClipSection | None = None
 
 
 class CameraDefaults(_Section):

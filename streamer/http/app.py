@@ -2,6 +2,7 @@
 
 ``/healthz`` ``/readyz`` ``/metrics`` ``/api/v1/processes`` ``/api/v1/cameras``
 ``/api/v1/alerts?from=&limit=&camera=`` ``/api/v1/alerts/{seq}`` ``/api/v1/alerts/{seq}/snapshot``
+``/api/v1/alerts/{seq}/clip``
 ``/api/v1/events`` (SSE; ``?from=`` ``?camera=``, Last-Event-ID)
 
 With tokens every route but ``/healthz`` wants ``Authorization: Bearer TOKEN``: 401 without a known one, 403 for what it
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Literal
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -57,6 +59,7 @@ class Api:
             "/api/v1/alerts": self.alerts,
             "/api/v1/alerts/{seq:int}": self.alert,
             "/api/v1/alerts/{seq:int}/snapshot": self.snapshot,
+            "/api/v1/alerts/{seq:int}/clip": self.clip,
             "/api/v1/events": self.events,
         }
         guarded = [Route(path, self._guarded(handler), methods=["GET"]) for path, handler in table.items()]
@@ -122,12 +125,20 @@ class Api:
 
     async def snapshot(self, request: Request, scope: Scope) -> Response:
         """The picture of an alert; 410 when retention or a full disk removed it."""
+        return await self._file(request, scope, "snapshot", "image/jpeg")
+
+    async def clip(self, request: Request, scope: Scope) -> Response:
+        """The film of an alert: 404 until the rev that brings it, 410 when it was removed."""
+        return await self._file(request, scope, "clip", "video/mp4")
+
+    async def _file(self, request: Request, scope: Scope, what: Literal["snapshot", "clip"], media: str) -> Response:
         found = await self._find(request, scope)
-        path = await run_in_threadpool(self._reader.snapshot, found.seq)
-        if path is None or not path.is_file():
-            had_one = b'"snapshot":"' in found.body
-            raise HTTPException(410 if had_one else 404, "the picture was removed" if had_one else "no picture")
-        return FileResponse(path, media_type="image/jpeg", headers={"X-Content-Type-Options": "nosniff"})
+        path = await run_in_threadpool(self._reader.evidence, found.seq, what)
+        if path is None:
+            raise HTTPException(404, f"no {what}")
+        if not path.is_file():
+            raise HTTPException(410, f"the {what} was removed")
+        return FileResponse(path, media_type=media, headers={"X-Content-Type-Options": "nosniff"})
 
     async def events(self, request: Request, scope: Scope) -> Response:
         """Alerts as they happen."""

@@ -197,7 +197,7 @@ def test_a_removed_range_is_told(outbox: Outbox) -> None:
     assert page.gap == {"first": 2, "last": 4, "reason": "retention"}
     assert ([a.seq for a in page.alerts], page.first_seq) == ([5, 6, 7, 8, 9, 10], 5)
     assert reader.page(4).gap is None
-    assert reader.snapshot(1) is None
+    assert reader.evidence(1, "snapshot") is None
     reader.close()
     assert outbox.picture_bytes() == 0
 
@@ -285,5 +285,5 @@ def test_later_tellings_show_the_incidents_picture(outbox: Outbox) -> None:
     assert bodies(outbox)[2]["evidence"]["sha256"] == picture.sha256
     assert outbox.picture_bytes() == 1000
     reader = OutboxReader(outbox.path.parent)
-    assert reader.snapshot(3) == outbox.path.parent / picture.path
+    assert reader.evidence(3, "snapshot") == outbox.path.parent / picture.path
     reader.close()

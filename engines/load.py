@@ -63,7 +63,7 @@ def resolve(name_or_path: str) -> Path:
         return Path(name_or_path)
     names = {p.stem: p for p in zoo.shipped()}
     if name_or_path in names:
-        return names[name_or_path]
+        return zoo.check_shipped(names[name_or_path])
     if name_or_path in zoo.MODELS:
         return zoo.verify(zoo.MODELS[name_or_path])
     raise EngineFault(

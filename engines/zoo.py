@@ -108,6 +108,18 @@ def shipped() -> list[Path]:
     return sorted(WEIGHTS.glob("*.onnx"))
 
 
+def check_shipped(path: Path) -> Path:
+    """The path itself when the file is what ``weights/SHA256SUMS`` says. Raises EngineFault when it was changed.
+
+    A graph with a sidecar names its own hash there, and is checked when that is read.
+    """
+    for line in (path.parent / "SHA256SUMS").read_text().splitlines():
+        right, _, name = line.partition("  ")
+        if name == path.name and hashlib.sha256(path.read_bytes()).hexdigest() != right:
+            raise EngineFault(f"{path}: is not the file that was shipped, its SHA-256 differs; install vedette again")
+    return path
+
+
 def verify(model: Model, folder: Path | None = None) -> Path:
     """The path of a pulled model whose size and hash are right. Raises EngineFault otherwise; changes nothing."""
     path = path_of(model, folder)

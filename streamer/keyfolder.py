@@ -66,13 +66,15 @@ def read_key(path: Path, *, secret: bool) -> str:
         raise ConfigError(
             f"{path}: the key cannot be read ({error.strerror}); make it with `vedette keys`, as the user who reads it"
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: needs a file with a key, got something else")
         if secret and status.st_mode & 0o077:
             raise ConfigError(f"{path}: others can read this secret, got mode {status.st_mode & 0o777:04o}; chmod 0600")
-        raw = file.read(64)
+        raw = os.read(descriptor, 64)
+    finally:
+        os.close(descriptor)
     if _KEY.fullmatch(raw) is None:
         raise ConfigError(f"{path}: needs one line of 40 characters, a CURVE key in Z85")
     return checked(raw.decode("ascii").rstrip("\n"), str(path))

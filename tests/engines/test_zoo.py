@@ -15,6 +15,7 @@ import pytest
 
 from vedette.engines import zoo
 from vedette.engines.api import EngineFault
+from vedette.engines.load import resolve
 from vedette.streamer.cli import main
 
 BODY = np.random.default_rng(0).integers(0, 256, 700_001, dtype=np.uint8).tobytes()
@@ -186,3 +187,34 @@ def test_the_command_names_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> 
     assert "got 'poper'" in capsys.readouterr().err
     assert main(["models", "verify", "paper"]) == 3
     assert "vedette models pull paper" in capsys.readouterr().err
+
+
+def test_a_shipped_model_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte is enough; the engine is never built from it."""
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    body = b"x" * 1000
+    (tmp_path / "ours.onnx").write_bytes(body)
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(body).hexdigest()}  ours.onnx\n")
+    assert resolve("ours") == tmp_path / "ours.onnx"
+    (tmp_path / "ours.onnx").write_bytes(body[:-1] + b"y")
+    with pytest.raises(EngineFault, match="not the file that was shipped"):
+        resolve("ours")
+
+
+def test_every_shipped_model_has_its_hash() -> None:
+    """In SHA256SUMS, or in a sidecar that is checked when the graph is loaded; and each is right."""
+    listed = (zoo.WEIGHTS / "SHA256SUMS").read_text()
+    for path in zoo.shipped():
+        zoo.check_shipped(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        sidecars = [side.read_text() for side in zoo.WEIGHTS.glob(f"{path.stem}*.json")]
+        assert digest in listed or any(digest in text for text in sidecars), path
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "yolox-tiny/../x", "/etc/passwd", "", "https://evil.example/x.onnx"]
+)
+def test_pull_takes_names_of_the_table_only(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name is looked up, never made a path or an address."""
+    assert main(["models", "pull", name]) == 3
+    assert "needs one of" in capsys.readouterr().err

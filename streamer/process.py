@@ -23,9 +23,11 @@ from vedette.streamer.errors import SourceError
 from vedette.streamer.fileresults import Results
 from vedette.streamer.incidents import Moment
 from vedette.streamer.learned import EvidenceStage
+from vedette.streamer.motion import MotionEye
 from vedette.streamer.picturemeter import PictureMeter
 from vedette.streamer.pipeline import Outcome, Pipeline
 from vedette.streamer.privacy import PrivacyMask
+from vedette.streamer.tracker import TrackerConfig
 from vedette.streamer.videofile import UNKNOWN_FPS, Ahead, Picture, VideoFile
 
 #: The ``boot`` of every file, so that ids are the same in every run.
@@ -76,7 +78,9 @@ def process_file(
         moment = datetime.fromtimestamp(wall_s, zone)
         return moment.weekday(), moment.hour * 60 + moment.minute
 
-    pipeline = Pipeline(options.site, BOOT, spec.labels, local=local, evidence=stage)
+    pipeline = Pipeline(
+        options.site, BOOT, spec.labels, tracker=TrackerConfig.for_detector(spec.name), local=local, evidence=stage
+    )
     pipeline.configure(camera, section)
     clip_fps = (options.fps or video.info.fps or UNKNOWN_FPS) if options.annotate else None
     began_s, done, last, meter = time.monotonic(), 0, None, PictureMeter()
@@ -86,11 +90,13 @@ def process_file(
             folder, section, spec.labels,
             site=options.site, boot=BOOT, annotate_fps=clip_fps, detections=options.detections,
         ) as results:  # fmt: skip
-            peaks = Peaks(() if stage is None else stage.names)
+            peaks, eye = Peaks(() if stage is None else stage.names), MotionEye()
             for picture in ahead:
-                perception = engine.infer(_batch(picture, first=done == 0))
+                batch = _batch(picture, first=done == 0)
+                perception = engine.infer(batch)
                 (detections,) = perception.detections
-                (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections], perception.scene)
+                scene = perception.scene if stage is None else eye.scene(batch, perception)
+                (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections], scene)
                 results.take(picture, outcome, detections)
                 peaks.take(outcome)
                 done, last = done + 1, picture

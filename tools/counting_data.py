@@ -37,8 +37,9 @@ class Clip:
 
 @dataclass(slots=True)
 class Seen:
-    """Detections of every picture of a clip: times, boxes, and what the labels are called."""
+    """Detections of every picture of a clip: who made them, times, boxes, and what the labels are called."""
 
+    detector: str
     aspect: float
     size_px: tuple[int, int]
     labels: tuple[str, ...]
@@ -53,7 +54,7 @@ def detect(path: Path, cache: Path) -> Seen:
         _detect(path, stored)
     with np.load(stored, allow_pickle=False) as file:
         width, height = (int(v) for v in file["size_px"])
-        seen = Seen(width / height, (width, height), tuple(str(name) for name in file["labels"]))
+        seen = Seen(str(file["detector"]), width / height, (width, height), tuple(str(name) for name in file["labels"]))
         seen.time_s = [float(t) for t in file["time_s"]]
         cuts = np.cumsum(file["count"])[:-1]
         parts = (np.split(file[name], cuts) for name in ("xyxy", "score", "label"))
@@ -82,6 +83,7 @@ def _detect(path: Path, stored: Path) -> None:
     stored.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         stored,
+        detector=np.array(engine.spec.name),
         size_px=np.array(size),
         labels=np.array(engine.spec.labels),
         time_s=np.array(times),

@@ -102,14 +102,20 @@ def count_clip(clip: Clip, data: Path, cache: Path, python: str) -> dict[str, An
     times = times_of(seen, clip)
     n, hours = len(times), (times[-1] - times[0]) / 3600
     counts: dict[str, Count] = {
-        "vedette": count_lines(our_tracks(seen, clip, None), times, seen.aspect, clip.lines, seen.labels)
+        "vedette": count_lines(
+            our_tracks(seen, clip, TrackerConfig.for_detector(seen.detector)),
+            times,
+            seen.aspect,
+            clip.lines,
+            seen.labels,
+        )
     }
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         write_detections(seen, clip, work / "det.txt")
         rate = (n - 1) / (times[-1] - times[0])
         asked = [{"name": "clip", "det": str(work / "det.txt"), "frame_rate": rate, "length": n}]
-        c = TrackerConfig()
+        c = TrackerConfig.for_detector(seen.detector)
         matched = {
             "base": "bytetrack",
             "track_activation_threshold": c.score_new,

@@ -6,6 +6,11 @@ import math
 from dataclasses import dataclass, fields
 
 
+#: detector -> the scores at which a box is right with probability 0.1 (``score_low``) and 0.5 (``score_high``,
+#: ``score_new``), from ``tools/calibrate_scores.py`` on COCO pictures. The defaults are the same two of YOLOX.
+DETECTOR_SCORES = {"vedette-nano": (0.30, 0.45)}
+
+
 @dataclass(frozen=True, slots=True)
 class TrackerConfig:
     """The tracker's constants. The defaults are one set for every scene and every frame rate.
@@ -82,6 +87,12 @@ class TrackerConfig:
     remember_max: int = 256
     #: detections a camera may bring; the best are kept and the rest counted. Bounds time and memory.
     max_detections: int = 1000
+
+    @classmethod
+    def for_detector(cls, name: str) -> TrackerConfig:
+        """The defaults with the score thresholds of a detector that was calibrated; the plain defaults for others."""
+        known = DETECTOR_SCORES.get(name)
+        return cls() if known is None else cls(score_low=known[0], score_high=known[1], score_new=known[1])
 
     def __post_init__(self) -> None:
         for f in fields(self):

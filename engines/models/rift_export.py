@@ -191,17 +191,23 @@ class _Step:
         return g.reshape(g.node("Concat", [spread, tokens], axis=1), -1, c.d_model)
 
     def _prepare(self) -> None:
-        """What all layers share: the validity offset of this frame's keys and the write-enable as a column."""
-        g, width = self.g, self.c.d_head
-        last = np.zeros(width)
-        last[-1] = 1.0
-        self.q_valid = g.const("q_valid", last)
+        """What all layers share: what is added to queries and keys [n,h+g,1,d_h] (or keys alone), and the write-enable as a column.
+
+        A query's last channel is 1; a key's is 1 where it is written and -1e4 where not.
+        """
+        g, c = self.g, self.c
+        queries = 0 if g.fused and self.dtype == "float16" else c.heads
+        last = np.zeros((1, queries + c.kv_heads, 1, c.d_head))
+        is_key = np.arange(queries + c.kv_heads) >= queries
+        last[..., -1] = 1.0
         # made in float32: -1e4 + (1e4 + 1) is 0, not 1, in half precision
-        slope = g.node("Mul", [g.reshape("we", -1, 1, 1, 1), g.const("k_slope", last * (1.0 - INVALID), FOLD)])
-        self.k_valid = g.uncast(g.node("Add", [slope, g.const("k_invalid", last * INVALID, FOLD)]), FOLD)
-        if self.c.folds:
+        slope = last * is_key[:, None, None] * (1.0 - INVALID)
+        base = last * np.where(is_key, INVALID, 1.0)[:, None, None]
+        rise = g.node("Mul", [g.reshape("we", -1, 1, 1, 1), g.const("valid_slope", slope, FOLD)])
+        self.valid = g.uncast(g.node("Add", [rise, g.const("valid_base", base, FOLD)]), FOLD)
+        if c.folds:
             self.written = g.reshape("we", -1, 1, 1, 1)
-            self.decay = g.reshape("dec", -1, 1, self.c.folds, 1)
+            self.decay = g.reshape("dec", -1, 1, c.folds, 1)
 
     def _context(self) -> list[tuple[str, str]]:
         """Keys and values of the context for every layer from one product: [C,P,d] each, keys normalised."""
@@ -223,32 +229,55 @@ class _Step:
     def _unit(self) -> Array:
         return np.full(self.c.d_head, self.c.d_head**-0.5)
 
-    def _split(self, qkv: str) -> Any:
-        """A joint projection as q, k, v."""
+    def _gained(self, heads: str, name: str, gain: Array, rank: int) -> str:
+        """Normalised queries and keys of all heads [...,h+g,(1,)d_h]; the queries times their gain, the keys of length one."""
         c = self.c
-        return self.g.node("Split", [qkv, self.g.ints(c.d_model, c.d_kv, c.d_kv)], 3, axis=-1)
+        unit = self.g.rms_norm(heads, "unit", self._unit)
+        each = np.concatenate((np.tile(gain / self._unit, (c.heads, 1)), np.ones((c.kv_heads, c.d_head))))
+        shape = (1, c.heads + c.kv_heads, 1, c.d_head) if rank == 4 else (1, 1, c.heads + c.kv_heads, c.d_head)
+        return str(self.g.node("Mul", [unit, self.g.const(name, each.reshape(shape))]))
 
     def _temporal(self, i: int, w: Mapping[str, Array], x: str) -> str:
         g, c = self.g, self.c
         live = np.tile(np.arange(c.d_head) < c.d_head - 1, c.heads + c.kv_heads)
         weight = w["qkv.weight"] * np.concatenate((live, np.ones(c.d_kv)))[:, None]
         y = g.layer_norm(x, f"{i}.norm_t", w["norm_t.weight"], w["norm_t.bias"])
-        q, k, v = self._split(g.linear(y, f"{i}.qkv", weight))
-        q, k, v = g.reshape(q, -1, c.heads, 1, c.d_head), *(g.reshape(z, -1, c.kv_heads, 1, c.d_head) for z in (k, v))
-        q = g.rotate(g.rms_norm(q, f"{i}.q_gain", w["q_gain"]), c.rotary_dim, c.d_head)
-        plain = g.rms_norm(k, "unit", self._unit)
-        k = g.node("Add", [g.rotate(plain, c.rotary_dim, c.d_head), self.k_valid])
-        # query heads that share keys become rows of one product
-        q = g.reshape(g.node("Add", [q, self.q_valid]), -1, c.kv_heads, c.group, c.d_head)
+        make = self._apart if g.fused and self.dtype == "float16" else self._together
+        q, k, v, plain = make(i, w, g.linear(y, f"{i}.qkv", weight))
+        if c.group > 1:  # query heads that share keys become rows of one product
+            q = g.reshape(q, -1, c.kv_heads, c.group, c.d_head)
         a = g.attend(q, g.ring_write(f"K{i}", k, c.window), g.ring_write(f"V{i}", v, c.window))
         if c.folds:
             a = g.node("Add", [a, self._fold(i, w, q, plain, v)])
         return g.linear(g.reshape(a, -1, c.d_model), f"{i}.out", w["out.weight"], w["out.bias"])
 
+    def _together(self, i: int, w: Mapping[str, Array], qkv: str) -> tuple[str, str, str, str]:
+        """q [n,h,1,d_h], k and v [n,g,1,d_h], and k without validity; one node for queries and keys alike."""
+        g, c = self.g, self.c
+        heads = g.reshape(qkv, -1, c.heads + 2 * c.kv_heads, 1, c.d_head)
+        qk, v = g.node("Split", [heads, g.ints(c.heads + c.kv_heads, c.kv_heads)], 2, axis=1)
+        turned = g.rotate(self._gained(qk, f"{i}.q_gain", w["q_gain"], 4), c.rotary_dim, c.d_head)
+        q, k = g.node("Split", [g.node("Add", [turned, self.valid]), g.ints(c.heads, c.kv_heads)], 2, axis=1)
+        if not c.folds:
+            return q, k, v, ""
+        return q, k, v, str(g.node("Slice", [turned, g.ints(c.heads), g.ints(c.heads + c.kv_heads), g.ints(1)]))
+
+    def _apart(self, i: int, w: Mapping[str, Array], qkv: str) -> tuple[str, str, str, str]:
+        """The same with queries and keys apart: TensorRT-RTX 1.7.1 fails on the other ("uses before defs", 2026-11)."""
+        g, c = self.g, self.c
+        q, k, v = g.node("Split", [qkv, g.ints(c.d_model, c.d_kv, c.d_kv)], 3, axis=-1)
+        q, k, v = g.reshape(q, -1, c.heads, 1, c.d_head), *(g.reshape(z, -1, c.kv_heads, 1, c.d_head) for z in (k, v))
+        q = g.rotate(g.rms_norm(q, f"{i}.q_gain", w["q_gain"]), c.rotary_dim, c.d_head)
+        plain = g.rms_norm(k, "unit", self._unit)
+        last = np.eye(c.d_head)[-1]
+        q = g.node("Add", [q, g.const("q_valid", last)])
+        k = g.node("Add", [g.rotate(plain, c.rotary_dim, c.d_head), self.valid])
+        return q, k, v, plain
+
     def _fold(self, i: int, w: Mapping[str, Array], q: str, plain: str, v: str) -> str:
         """Update the means MK{i}, MV{i} and their weights D{i}, and read them; float32.
 
-        ``plain`` are the keys before they turn; the half that is folded does not turn.
+        ``plain`` are the keys without validity; only the half that does not turn is read of them.
         """
         g, c = self.g, self.c
         logits = g.node("MatMul", [g.reshape(plain, -1, c.d_kv), g.const(f"{i}.fold", self._directions(w))])
@@ -277,17 +306,25 @@ class _Step:
     def _cross(self, i: int, w: Mapping[str, Array], x: str, context: list[tuple[str, str]]) -> str:
         g, c = self.g, self.c
         y = g.layer_norm(x, f"{i}.norm_x", w["norm_x.weight"], w["norm_x.bias"])
-        q, k, v = self._split(g.linear(y, f"{i}.x_qkv", w["x_qkv.weight"]))
-        q, k, v = (
-            g.reshape(z, -1, c.streams, heads, c.d_head)
-            for z, heads in ((q, c.heads), (k, c.kv_heads), (v, c.kv_heads))
+        parts = g.ints(c.d_model + c.d_kv, c.d_kv)
+        qk, v = g.node("Split", [g.linear(y, f"{i}.x_qkv", w["x_qkv.weight"]), parts], 2, axis=-1)
+        qk = g.reshape(qk, -1, c.streams, c.heads + c.kv_heads, c.d_head)
+        q, k = g.node(
+            "Split", [self._gained(qk, f"{i}.x_gain", w["x_gain"], 3), g.ints(c.heads, c.kv_heads)], 2, axis=2
         )
-        q, k = g.rms_norm(q, f"{i}.x_gain", w["x_gain"]), g.rms_norm(k, "unit", self._unit)
+        v = g.reshape(v, -1, c.streams, c.kv_heads, c.d_head)
         if context:
             k = g.node("Concat", [context[i][0], k], axis=1)
             v = g.node("Concat", [g.reshape(context[i][1], 0, -1, c.kv_heads, c.d_head), v], axis=1)
+        if g.fused:  # the runtime's own order of heads: no transposes here
+            flat = (
+                g.reshape(z, 0, 0, heads * c.d_head) for z, heads in ((q, c.heads), (k, c.kv_heads), (v, c.kv_heads))
+            )
+            sizes = {"q_num_heads": c.heads, "kv_num_heads": c.kv_heads}
+            a = g.reshape(g.node("Attention", [*flat, "xmask"], scale=1.0, **sizes), -1, c.d_model)
+            return g.linear(a, f"{i}.x_out", w["x_out.weight"], w["x_out.bias"])
         q, k, v = (g.node("Transpose", [z], perm=[0, 2, 1, 3]) for z in (q, k, v))
-        if not g.fused and c.group > 1:  # without grouped heads the keys are repeated: [C,g,M,c] -> [C,h,M,c]
+        if c.group > 1:  # without grouped heads the keys are repeated: [C,g,M,c] -> [C,h,M,c]
             k, v = (self._repeat_heads(z) for z in (k, v))
         a = g.node("Transpose", [g.attend(q, k, v, "xmask")], perm=[0, 2, 1, 3])
         return g.linear(g.reshape(a, -1, c.d_model), f"{i}.x_out", w["x_out.weight"], w["x_out.bias"])
@@ -301,7 +338,9 @@ class _Step:
         y = g.layer_norm(x, "norm", w["norm.weight"], w["norm.bias"])
         g.node("Reshape", [y, g.ints(-1, c.streams, c.d_model)], "y")
         specs = [TensorSpec("y", f, (-1, c.streams, c.d_model))]
-        tracks = str(g.node("Slice", ["y", g.ints(c.latents), g.ints(c.streams), g.ints(1)])) if c.tracks else ""
+        tracks = ""
+        if c.tracks and (c.evidence or c.identity_dim):
+            tracks = str(g.node("Slice", ["y", g.ints(c.latents), g.ints(c.streams), g.ints(1)]))
         if c.evidence and c.tracks:
             self._head("evidence", tracks)
             specs.append(TensorSpec("evidence", f, (-1, c.tracks, len(c.evidence))))

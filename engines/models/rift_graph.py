@@ -123,9 +123,8 @@ class GraphWriter:
 
     def attend_few(self, q: str, k: str, v: str) -> str:
         """The same over a handful of keys, k [B,h,M,c], v [B,h,M,e] with e != c; TensorRT refuses such an Attention."""
-        pairs = self.node("Mul", [self.node("Unsqueeze", [q, self.ints(3)]), self.node("Unsqueeze", [k, self.ints(2)])])
-        weights = self.node("Softmax", [self.node("ReduceSum", [pairs, self.ints(-1)], keepdims=0)], axis=-1)
-        return str(self.node("MatMul", [weights, v]))
+        logits = self.node("MatMul", [q, self.node("Transpose", [k], perm=[0, 1, 3, 2])])
+        return str(self.node("MatMul", [self.node("Softmax", [logits], axis=-1), v]))
 
     def gelu(self, x: str) -> str:
         """Exact GELU."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-
 #: detector -> the scores at which a box is right with probability 0.1 (``score_low``) and 0.5 (``score_high``,
 #: ``score_new``), from ``tools/calibrate_scores.py`` on COCO pictures. The defaults are the same two of YOLOX.
 DETECTOR_SCORES = {"vedette-nano": (0.30, 0.45)}

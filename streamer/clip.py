@@ -29,9 +29,9 @@ U8 = NDArray[np.uint8]
 #: A moment and how to get its picture u8 [H,W,3]; getting may take milliseconds.
 Shot = tuple[int, Callable[[], U8]]
 #: Clips that wait to be made, per camera; more are refused at once.
-MOST_WAITING = 4
+MOST_WAITING = 16
 #: How polite the thread that makes them is: analysis comes first.
-NICE = 10
+NICE = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from vedette.streamer.mailbox import Snapshot
 from vedette.streamer.types import Event
 
 #: How long a clip may take to be made and to arrive, seconds.
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 #: After the last second of a clip, for its pictures to be there, seconds.
 SETTLE_S = 0.3
 #: Clips that wait, of all cameras; more incidents than that get none.

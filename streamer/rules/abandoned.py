@@ -89,7 +89,8 @@ class AbandonedRule:
         for thing in self._settled.things:
             if thing.owner is not None and thing.number not in self._cases:
                 height = thing.owner_height
-                self._cases[thing.number] = _Case(thing, thing.owner, height, thing.since_s)
+                near_s = self._settled.last_near_s(thing, view.aspect)
+                self._cases[thing.number] = _Case(thing, thing.owner, height, near_s)
         for number, case in list(self._cases.items()):
             gone = view.time_s - case.thing.seen_s >= GONE_S
             if gone or case.thing.number not in self._settled:

@@ -170,11 +170,17 @@ class Settled:
         for sight in self._trail:
             if not thing.since_s - LOOK_BACK_S <= sight.time_s <= thing.since_s + 1.0:
                 continue
-            for number, left, right, foot, height in sight.rows:
-                gap = max(0.0, max(left, thing.box[0]) - min(right, thing.box[2])) * aspect
-                away = float(np.hypot(gap, foot - thing.box[3])) / height
-                if away <= best and thing.height <= self._largest * height:
-                    best, thing.owner, thing.owner_height = away, number, height
+            for row in sight.rows:
+                away = _heights_away(thing, row, aspect)
+                if away <= best and thing.height <= self._largest * row[4]:
+                    best, thing.owner, thing.owner_height = away, row[0], row[4]
+
+    def last_near_s(self, thing: Thing, aspect: float) -> float:
+        """When its owner was last seen beside it: often it is noticed only once the owner has stepped aside."""
+        for sight in reversed(self._trail):
+            if any(row[0] == thing.owner and _heights_away(thing, row, aspect) <= self._reach for row in sight.rows):
+                return max(thing.since_s, sight.time_s)
+        return thing.since_s
 
     def _remember_people(self, view: View) -> None:
         if self._trail and view.time_s - self._trail[-1].time_s < TRAIL_EVERY_S:
@@ -193,6 +199,13 @@ class Settled:
             if overlap(thing.box, box) >= SAME:
                 return thing
         return None
+
+
+def _heights_away(thing: Thing, row: tuple[int, float, float, float, float], aspect: float) -> float:
+    """From the thing's foot to somebody's foot line, in heights of that person."""
+    _, left, right, foot, height = row
+    gap = max(0.0, max(left, thing.box[0]) - min(right, thing.box[2])) * aspect
+    return float(np.hypot(gap, foot - thing.box[3])) / height
 
 
 def overlap(a: Box, b: Box) -> float:

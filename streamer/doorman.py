@@ -1,8 +1,7 @@
 """Who comes in: the ZAP handler of one ZeroMQ context (RFC 27). It lets in the keys of the site's folder, nobody else.
 
 The folder is looked at before every decision and twice a second, so that `vedette keys new` and `revoke` take effect on
-a running daemon. libzmq cannot end one peer's connection; so when a key that had come in is revoked, every `Door` ends
-all of its connections and opens again: whoever still may is back within a second and loses nothing (replay heals it).
+a running daemon; when a key that had come in is revoked, every `Door` is cleared.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ import logging
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import zmq
 from zmq.utils import z85
 
-from vedette.streamer.curve import DOMAIN, secure_server
-from vedette.streamer.endpoint import bind
+from vedette.streamer.curve import DOMAIN
+from vedette.streamer.door import Doors
 from vedette.streamer.keyfolder import KeyFolder
 
 log = logging.getLogger("vedette.doorman")
@@ -32,16 +30,17 @@ _YES, _NOT_NOW, _BROKEN = b"200", b"300", b"500"
 
 
 class Doorman:
-    """Answers libzmq's questions in a thread. revocations: grows when a key that had come in was taken away.
+    """Answers libzmq's questions in a thread, and has the doors cleared when a key that had come in was taken away.
 
     Fails closed: a folder that cannot be read lets in nobody new, and a dead thread lets in nobody at all.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], folder: KeyFolder, counters: Counter[str]) -> None:
-        """Read the keys and start; before any socket that needs it is bound. Raises ConfigError (exit 2)."""
-        self._folder, self._counters = folder, counters
-        self.pair = folder.server()
-        self.revocations = 0
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], folder: KeyFolder, doors: Doors, counters: Counter[str]
+    ) -> None:
+        """Read the keys, give the doors theirs and start; before any is bound. Raises ConfigError (exit 2)."""
+        self._folder, self._doors, self._counters = folder, doors, counters
+        doors.pair = folder.server()
         self._keys: frozenset[str] = frozenset()
         self._came_in: set[str] = set()
         self._strangers: set[str] = set()
@@ -98,7 +97,7 @@ class Doorman:
             log.info("%d of the subscribers' keys revoked", len(gone))
         if gone & self._came_in:
             self._came_in -= gone
-            self.revocations += 1
+            self._doors.clear("a key was revoked")
 
     def _read_keys(self) -> None:
         try:
@@ -125,45 +124,3 @@ class Doorman:
         """Stop the thread; after the doors are closed."""
         self._stopping.set()
         self._thread.join(2.0)
-
-
-def doorman_for(context: zmq.Context[zmq.Socket[bytes]], keys: str | None, counters: Counter[str]) -> Doorman | None:
-    """The doorman of ``alerts.curve.keys``, None without one. Raises ConfigError."""
-    return None if keys is None else Doorman(context, KeyFolder(Path(keys)), counters)
-
-
-class Door:
-    """A public socket, bound; owned by the thread that owns the socket. endpoint: where it really listens.
-
-    With a doorman tcp is encrypted and only known keys come in; ipc is guarded by its folder's permissions.
-    """
-
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: str, key: str, doorman: Doorman | None) -> None:
-        """Bind. key: the configuration's, for errors. Raises ConfigError."""
-        self._socket, self._key = socket, key
-        self._doorman = doorman if endpoint.startswith("tcp://") else None
-        if self._doorman is not None:
-            secure_server(socket, self._doorman.pair)
-        self.endpoint = bind(socket, endpoint, key, keys=self._doorman is not None)
-        self._seen = 0
-        self._closed = self._complained = False
-
-    def tend(self) -> None:
-        """Call now and then: show everybody out when a key was revoked, and open again. Never blocks."""
-        if self._doorman is None:
-            return
-        if self._seen != self._doorman.revocations and not self._closed:
-            self._seen = self._doorman.revocations
-            self._socket.unbind(self.endpoint)
-            self._closed = True
-        if not self._closed:
-            return
-        try:
-            self._socket.bind(self.endpoint)
-        except zmq.ZMQError as error:
-            if not self._complained:
-                log.error("%s: %s cannot be opened again: %s; trying", self._key, self.endpoint, error)
-            self._complained = True
-            return
-        self._closed = self._complained = False
-        log.info("%s: all connections ended, because a key was revoked; %s is open again", self._key, self.endpoint)

@@ -20,11 +20,14 @@ import zmq
 from vedette.streamer.alert import check_event
 from vedette.streamer.committer import Arrival, Committer, Greeting
 from vedette.streamer.diskguard import DiskGuard
-from vedette.streamer.doorman import doorman_for
+from vedette.streamer.door import Doors
+from vedette.streamer.doorman import Doorman
 from vedette.streamer.endpoint import bind
 from vedette.streamer.errors import StoreError, WireError
 from vedette.streamer.filelock import locked
 from vedette.streamer.hubstate import HubState
+from vedette.streamer.keyfolder import KeyFolder
+from vedette.streamer.memorywatch import MemoryWatch
 from vedette.streamer.multipart import receive_now
 from vedette.streamer.outbox import Outbox, Outcome
 from vedette.streamer.publisher import Publisher
@@ -98,13 +101,14 @@ class Hub:
         self._retention = Retention(self._outbox, store, alerts.retention)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         closing(self._context.term)
-        doorman = doorman_for(self._context, alerts.curve.keys if alerts.curve else None, self.counters)
-        if doorman is not None:
-            closing(doorman.stop)
+        self._doors, self._memory = Doors(), MemoryWatch()
+        if alerts.curve is not None:
+            keys = KeyFolder(Path(alerts.curve.keys))
+            closing(Doorman(self._context, keys, self._doors, self.counters).stop)
         self._publisher = Publisher(self._context)
         closing(self._publisher.close)
-        self._publisher.bind(alerts.publish, doorman)
-        self._replay = ReplayServer(self._context, alerts.replay, store, self.counters, doorman)
+        self._publisher.bind(alerts.publish, self._doors)
+        self._replay = ReplayServer(self._context, alerts.replay, store, self.counters, self._doors)
         closing(self._replay.stop)
         self._events = self._open_events()
         self._telemetry = self._open_telemetry()
@@ -165,6 +169,9 @@ class Hub:
         if now_s >= self._next_status_s:
             self._next_status_s = now_s + STATUS_S
             self._publisher.send("status.hub", encode(self.state.status()))
+            if self._memory.flooded(now_s):
+                self.counters["floods"] += 1
+                self._doors.clear("memory grew too fast; a peer sends without end, or many do not read")
         self._life.beat(
             "holding" if self._committer.trouble else "serving",
             last_seq=self._outbox.last_seq,

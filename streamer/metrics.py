@@ -41,6 +41,7 @@ _HUB_COUNTERS = {
     "replay_dropped": ("vedette_replay_failures", "reason", "unread"),
     "curve_accepted": ("vedette_curve_handshakes", "outcome", "accepted"),
     "curve_denied": ("vedette_curve_handshakes", "outcome", "denied"),
+    "floods": ("vedette_hub_floods", "", ""),
     "malformed_telemetry": ("vedette_hub_telemetry_malformed", "", ""),
 }
 _HELP = {
@@ -51,6 +52,7 @@ _HELP = {
     "vedette_replay_requests": "Pages asked for",
     "vedette_replay_failures": "Pages that were not given",
     "vedette_curve_handshakes": "Subscribers' keys looked at",
+    "vedette_hub_floods": "Times all tcp connections were ended because memory grew too fast",
     "vedette_hub_telemetry_malformed": "Telemetry messages dropped because they were malformed",
 }
 #: key of a report -> metric, help, kind, what one of ours is in base units. Counters only grow within a life.
@@ -65,6 +67,12 @@ _CAMERA: dict[str, _Row] = {
 }
 _INFER: dict[str, _Row] = {
     "frames": ("vedette_infer_frames", "Pictures analysed", CounterMetricFamily, 1),
+    "skipped": (
+        "vedette_infer_pictures_still",
+        "Pictures whose answer stood because nothing moved",
+        CounterMetricFamily,
+        1,
+    ),
     "batches": ("vedette_infer_batches", "Runs of the engine", CounterMetricFamily, 1),
     "batch_mean": ("vedette_infer_batch_size", "Pictures a run, mean", GaugeMetricFamily, 1),
     "engine_ms_p50": ("vedette_infer_engine_seconds", "One run of the engine, median", GaugeMetricFamily, 1e-3),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import zmq
 
-from vedette.streamer.doorman import Door, Doorman
+from vedette.streamer.door import Door, Doors
 from vedette.streamer.outbox import Stored
 
 #: Messages kept for each subscriber before the newest are dropped for it; `subscribe` heals the gap by replay.
@@ -29,9 +29,9 @@ class Publisher:
         self.endpoint = ""
         self.published = 0
 
-    def bind(self, endpoint: str, doorman: Doorman | None = None) -> None:
-        """Listen; with a doorman, for those he lets in. Raises ConfigError when the address cannot be had."""
-        self._door = Door(self._socket, endpoint, "alerts.publish", doorman)
+    def bind(self, endpoint: str, doors: Doors | None = None) -> None:
+        """Listen, as the hub's other ``doors`` do. Raises ConfigError when the address cannot be had."""
+        self._door = Door(self._socket, endpoint, "alerts.publish", doors or Doors())
         self.endpoint = self._door.endpoint
 
     def tend(self) -> None:

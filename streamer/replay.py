@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import zmq
 from pydantic import BaseModel, ConfigDict, Field
 
-from vedette.streamer.doorman import Door, Doorman
+from vedette.streamer.door import Door, Doors
 from vedette.streamer.errors import WireError
 from vedette.streamer.outboxreader import PAGE_LIMIT, OutboxReader, Page
 from vedette.streamer.wire import parse
@@ -90,9 +90,9 @@ class ReplayServer:
         endpoint: str,
         store: Path,
         counters: Counter[str],
-        doorman: Doorman | None = None,
+        doors: Doors | None = None,
     ) -> None:
-        """Bind and start; with a doorman, for those he lets in. Raises ConfigError when the address cannot be had,
+        """Bind, as the hub's other ``doors`` do, and start. Raises ConfigError when the address cannot be had,
         StoreError without a database."""
         self._reader = OutboxReader(store)
         self._counters = counters
@@ -105,7 +105,7 @@ class ReplayServer:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
         try:
-            self._door = Door(self._socket, endpoint, "alerts.replay", doorman)
+            self._door = Door(self._socket, endpoint, "alerts.replay", doors or Doors())
         except BaseException:
             self._socket.close(0)
             self._reader.close()

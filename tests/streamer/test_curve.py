@@ -17,7 +17,8 @@ from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.cli import main
 from vedette.streamer.client import Subscription
 from vedette.streamer.curve import ClientKeys, secure_server
-from vedette.streamer.doorman import Door, Doorman
+from vedette.streamer.door import Door, Doors
+from vedette.streamer.doorman import Doorman
 from vedette.streamer.errors import ConfigError
 from vedette.streamer.eventlink import EventLink
 from vedette.streamer.keyfolder import KeyFolder, Pair, new_pair
@@ -227,15 +228,16 @@ def test_the_doorman_follows_his_folder(tmp_path: Path, caplog: pytest.LogCaptur
     folder.add("one", pair.public)
     with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
         publisher.setsockopt(zmq.LINGER, 0)
-        doorman = Doorman(context, folder, Counter())
+        doors = Doors()
+        doorman = Doorman(context, folder, doors, Counter())
         try:
-            door = Door(publisher, "tcp://127.0.0.1:*", "alerts.publish", doorman)
+            door = Door(publisher, "tcp://127.0.0.1:*", "alerts.publish", doors)
             client = ClientKeys(folder.server().public, pair.secret)
             (folder.path / "allowed" / "two.pub").write_text("no key")
             assert not _silent(publisher, door, client)
             assert caplog.text.count("two.pub") == 1
             (folder.path / "allowed").rename(tmp_path / "away")
-            until(lambda: doorman.revocations == 1)
+            until(lambda: doors.orders == 1)
             door.tend()
             assert _silent(publisher, door, client)
             assert "nobody is let in" in caplog.text
@@ -254,6 +256,7 @@ def _silent(publisher: zmq.Socket[bytes], door: Door, keys: ClientKeys) -> bool:
         client.subscribe("")
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
+            door.tend()
             publisher.send(b"x")
             if client.poll(10):
                 return False
@@ -265,21 +268,21 @@ def test_a_port_taken_while_the_doors_are_shut_is_waited_for(tmp_path: Path, cap
     folder = KeyFolder(tmp_path / "keys")
     folder.create()
     with zmq.Context() as context, context.socket(zmq.PUB) as publisher, socket.socket() as thief:
-        doorman = Doorman(context, folder, Counter())
+        doors = Doors()
+        doorman = Doorman(context, folder, doors, Counter())
         try:
-            door = Door(publisher, "tcp://127.0.0.1:*", "alerts.publish", doorman)
-            doorman.revocations += 1
+            door = Door(publisher, "tcp://127.0.0.1:*", "alerts.publish", doors)
             publisher.unbind(door.endpoint)
             port = int(door.endpoint.rpartition(":")[2])
             until(lambda: not _taken(port))
             thief.bind(("127.0.0.1", port))
             thief.listen()
-            door._closed = True
+            door._shut = True
             for _ in range(3):
                 door.tend()
-            assert caplog.text.count("cannot be opened again") == 1
+            assert caplog.text.count("cannot be bound") == 1
             thief.close()
-            until(lambda: door.tend() or not door._closed)
+            until(lambda: door.tend() or not door._shut)
             assert _taken(port)
         finally:
             doorman.stop()

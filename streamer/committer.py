@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vedette.streamer.diskguard import DiskGuard, is_disk_trouble
@@ -17,6 +19,11 @@ log = logging.getLogger("vedette.committer")
 #: Events held in memory while the disk takes nothing, and the bytes of their pictures.
 MOST_HELD = 10_000
 MOST_HELD_BYTES = 64 * 1024 * 1024
+#: What the pictures of one commit may take, seconds: on a disk that is slower the rest of its alerts go without. With
+#: the pictures under way and the rows it stays below what the supervisor forgives (hub.SLOW_DISK_S).
+PICTURES_S = 8.0
+#: Pictures written at once, at first and at most.
+FIRST_AT_ONCE, MOST_AT_ONCE = 16, 512
 #: Tries to free space within one commit; each frees a few megabytes or the reserve.
 _RELIEFS = 4
 
@@ -59,6 +66,7 @@ class Committer:
         *,
         most_held: int = MOST_HELD,
         most_held_bytes: int = MOST_HELD_BYTES,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outbox, self._snapshots, self._guard = outbox, snapshots, guard
         self._most_held, self._most_held_bytes = most_held, most_held_bytes
@@ -68,6 +76,8 @@ class Committer:
         self._keys: set[tuple[str, int]] = set()
         self._bytes = 0
         self._pictures: dict[tuple[str, int], Picture] = {}
+        self._now_s = now_s
+        self._at_once = FIRST_AT_ONCE
 
     @property
     def held(self) -> int:
@@ -121,24 +131,37 @@ class Committer:
 
     def _write_pictures(self) -> None:
         """Write what is not written yet. The alert matters more than its picture: when the disk takes none even
-        after making room once, the alerts are committed without, unless they have to be held anyway."""
+        after making room once, or takes too long, the alerts are committed without, unless they have to be held anyway."""
         wanted = [
             item
             for item in self._queue
             if isinstance(item, Arrival) and item.jpeg and item.key not in self._pictures and not self._known(item)
         ]
-        if not wanted:
-            return
-        for attempt in (0, 1):
+        until_s, relieved = self._now_s() + PICTURES_S, False
+        while wanted and self._now_s() < until_s:
+            some, began_s = wanted[: self._at_once], self._now_s()
             try:
-                self._write(wanted)
+                self._write(some)
             except OSError as error:
                 self._note(error)
                 if not is_disk_trouble(error):
-                    self._write_singly(wanted)
-                elif attempt == 0 and self._guard.relieve():
+                    self._write_singly(some)
+                elif relieved or not self._guard.relieve():
+                    return
+                else:
+                    relieved = True
                     continue
-            return
+            wanted = wanted[len(some) :]
+            self._pace(self._now_s() - began_s)
+        if wanted:
+            log.warning("the disk is slow: %d alerts go without their picture", len(wanted))
+
+    def _pace(self, took_s: float) -> None:
+        """As many pictures at once as the disk takes in about a second: together they are cheaper."""
+        if took_s < 0.25:
+            self._at_once = min(MOST_AT_ONCE, self._at_once * 2)
+        elif took_s > 1.0:
+            self._at_once = max(4, self._at_once // 2)
 
     def _known(self, item: Arrival) -> bool:
         return self._outbox.known(*item.key)

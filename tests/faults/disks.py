@@ -73,14 +73,14 @@ class LoopDisk:
             refuse(f"needs the blkio controller of cgroup v1 to make a disk slow: {error}")
 
     def break_(self) -> None:
-        """Refuse every write from now on, as a dying disk does: ext4 then makes itself read-only."""
-        _run("blockdev", "--setro", self.device)
+        """An error of the file system, as a dying disk causes one: ext4 makes itself read-only."""
+        Path(f"/sys/fs/ext4/{Path(self.device).name}/trigger_fs_error").write_text("a test\n")
 
     def repair(self) -> None:
-        """What an administrator does: check it and mount it again at the same place."""
-        _run("blockdev", "--setrw", self.device)
-        _run("umount", "-l", self.place)
-        subprocess.run(["e2fsck", "-p", self.device], capture_output=True, check=False)
+        """What an administrator does once nobody uses it: check it and mount it again."""
+        _run("umount", self.place)
+        checked = subprocess.run(["e2fsck", "-f", "-y", self.device], capture_output=True, check=False)
+        assert checked.returncode in (0, 1), checked.stdout
         self._mount()
 
     def close(self) -> None:
@@ -88,7 +88,6 @@ class LoopDisk:
         if _THROTTLE.exists():
             with contextlib.suppress(OSError):
                 _THROTTLE.write_text(f"{self._number()} 0\n")
-        subprocess.run(["blockdev", "--setrw", self.device], capture_output=True, check=False)
         while subprocess.run(["umount", "-l", str(self.place)], capture_output=True, check=False).returncode == 0:
             pass
         _run("losetup", "--detach", self.device)

@@ -6,16 +6,18 @@ import errno
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from vedette.streamer.bench._hub import numbered_event
-from vedette.streamer.committer import Arrival, Committer, Greeting
+from vedette.streamer.committer import FIRST_AT_ONCE, PICTURES_S, Arrival, Committer, Greeting
 from vedette.streamer.diskguard import RESERVE, DiskGuard, is_disk_trouble
-from vedette.streamer.outbox import Outbox
+from vedette.streamer.hub import SLOW_DISK_S
+from vedette.streamer.outbox import Outbox, Picture
 from vedette.streamer.snapshots import Snapshots, looks_like_jpeg, snapshot_path
+from vedette.streamer.types import Event
 from vedette.streamer.wire import MAX_JPEG
 
 JPEG = b"\xff\xd8\xff" + b"p" * 100 + b"\xff\xd9"
@@ -112,6 +114,33 @@ def test_an_alert_matters_more_than_its_picture(outbox: Outbox, monkeypatch: pyt
     assert b'"snapshot":null' in outcome.stored[0].body
     assert (len(acknowledged), counters["pictures_unwritten"]) == (1, 1)
     del monkeypatch
+
+
+def test_a_slow_disk_costs_pictures_not_patience(outbox: Outbox) -> None:
+    """Each picture takes a second: one commit spends no more than its share of the supervisor's patience on them, the
+    rest of its alerts go without, and are counted."""
+    now = [0.0]
+
+    class Slow(Snapshots):
+        def write_all(self, wanted: Sequence[tuple[Event, bytes]]) -> list[Picture]:
+            now[0] += len(wanted)
+            return super().write_all(wanted)
+
+    counters: Counter[str] = Counter()
+    store = outbox.path.parent
+    guard = DiskGuard(store, reserve_bytes=4096)
+    made = Committer(outbox, Slow(store), guard, counters, now_s=lambda: now[0])
+    for number in range(100):
+        made.offer(arrive(number, JPEG))
+    outcome, acknowledged = made.commit()
+    assert len(outcome.stored) == len(acknowledged) == 100
+    with_picture = sum(b'"snapshot":null' not in alert.body for alert in outcome.stored)
+    assert 0 < with_picture == now[0] <= PICTURES_S + FIRST_AT_ONCE < SLOW_DISK_S
+    assert counters["pictures_unwritten"] == 100 - with_picture
+    for number in range(100, 200):
+        made.offer(arrive(number, JPEG))
+    made.commit()
+    assert now[0] - with_picture <= PICTURES_S + FIRST_AT_ONCE / 2  # it has learned to take fewer at once
 
 
 def test_relief_takes_the_oldest_pictures_then_the_reserve_then_nothing(tmp_path: Path) -> None:

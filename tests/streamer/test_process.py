@@ -111,7 +111,7 @@ def test_tracks_are_motchallenge_lines_of_source_frames(people: Path, tmp_path: 
     assert (table[:, 4:6] > 0).all()
     assert table[:, 2].max() > 100, "pixels, not shares of the picture"
     parked = [line.split(",") for line in (tmp_path / "Campus 1" / "tracks.car.txt").read_text().splitlines()]
-    assert all(float(row[2]) > 720 for row in parked), "the car at the right border, and no other"
+    assert all(float(row[2]) > 640 and float(row[3]) < 60 for row in parked), "the two that are parked, and no other"
 
 
 @pytest.mark.data

@@ -30,7 +30,9 @@ from vedette.streamer.mailbox import Lease
 from vedette.streamer.motion import MotionEye
 from vedette.streamer.pipeline import Outcome, Pipeline
 from vedette.streamer.snapshotdesk import SnapshotDesk
+from vedette.streamer.stillness import SKIP_STILL_S, SkipStill
 from vedette.streamer.telemetry import TelemetryLink
+from vedette.streamer.tracker import TrackerConfig
 from vedette.streamer.trackstream import topic_of, track_message
 from vedette.streamer.types import F32, Event
 from vedette.streamer.wire import EVENTS, TELEMETRY, FrameHeader, ipc
@@ -65,7 +67,8 @@ def run(life: Life) -> None:
     log.info("engine %s: %s, %s (%s)", spec.name, spec.backend, spec.precision, spec.reason)
     try:
         _warm(engine)
-        station = Station(life, engine)
+        most_s = life.config.engine.skip_still
+        station = Station(life, SkipStill(engine, SKIP_STILL_S if most_s is None else most_s))
         try:
             while not life.stopping.is_set():
                 station.turn()
@@ -103,7 +106,7 @@ def _warm(engine: Engine) -> None:
 class Station:
     """Everything the loop holds."""
 
-    def __init__(self, life: Life, engine: Engine) -> None:
+    def __init__(self, life: Life, engine: SkipStill) -> None:
         self._life, self._engine, self._config = life, engine, life.config
         spec, boot = engine.spec, life.setup.boot
         on_cpu = spec.backend == "onnxruntime"
@@ -112,7 +115,7 @@ class Station:
         # in its first life this process is the first to see the scene; later ones may have seen it before
         self._pipeline = Pipeline(
             self._config.site, boot, spec.labels, rearm=int(life.setup.extra.get("life", 1)) > 1,
-            evidence=self._stage(self._config),
+            tracker=TrackerConfig.for_detector(spec.name), evidence=self._stage(self._config),
         )  # fmt: skip
         for name, section in self._config.cameras.items():
             self._pipeline.configure(name, section)
@@ -175,13 +178,16 @@ class Station:
         batch, moments, headers = self._batcher.batch([n for n in leases if n.header.camera in self._config.cameras])
         if not len(batch):
             return
+        before = self._engine.looked
         perception = self._engine.infer(batch)
         engine_ns = time.monotonic_ns()
         outcomes = self._pipeline.step(moments, perception.detections, self._scene(batch, perception))
         done_ns = time.monotonic_ns()
-        self._stats.batch(len(batch), (engine_ns - taken_ns) / 1e6)
+        self._stats.batch(len(batch), self._engine.looked - before, (engine_ns - taken_ns) / 1e6)
         by_camera = {header.camera: header for header in headers}
+        slots = {moment.camera: int(slot) for moment, slot in zip(moments, batch.slots, strict=True)}
         for outcome in outcomes:
+            self._engine.settle(slots[outcome.moment.camera], settled=outcome.settled)
             self._tell(outcome, by_camera[outcome.moment.camera], taken_ns, done_ns)
 
     def _scene(self, batch: Batch, seen: Perception) -> F32 | None:

@@ -23,17 +23,19 @@ class InferStats:
     """Counts since the start, and a window since the last `lines`. Time is an argument."""
 
     def __init__(self, now_s: float) -> None:
-        self.totals: Counter[str] = Counter(frames=0, batches=0, events=0)
+        self.totals: Counter[str] = Counter(frames=0, skipped=0, batches=0, events=0)
         self._engine_ms: deque[float] = deque(maxlen=SAMPLES)
         self._cameras: dict[str, _Camera] = {}
         self._since_s = now_s
         self._drops: dict[tuple[str, str], int] = {}
 
-    def batch(self, size: int, engine_ms: float) -> None:
-        """One engine call."""
-        self.totals["batches"] += 1
+    def batch(self, size: int, looked: int, engine_ms: float) -> None:
+        """Pictures that were judged together, and how many of them the engine looked at; 0: it was not called."""
         self.totals["frames"] += size
-        self._engine_ms.append(engine_ms)
+        self.totals["skipped"] += size - looked
+        if looked:
+            self.totals["batches"] += 1
+            self._engine_ms.append(engine_ms)
 
     def frame(self, camera: str, latency_ms: float) -> None:
         """One picture judged, ``latency_ms`` after it was decoded."""
@@ -53,8 +55,9 @@ class InferStats:
             per_camera.setdefault(camera, {})[reason] = count
         return {
             "frames": self.totals["frames"],
+            "skipped": self.totals["skipped"],
             "batches": batches,
-            "batch_mean": round(self.totals["frames"] / batches, 2) if batches else 0.0,
+            "batch_mean": round((self.totals["frames"] - self.totals["skipped"]) / batches, 2) if batches else 0.0,
             "engine_ms_p50": _percentile(self._engine_ms, 50),
             "events": self.totals["events"],
             "dropped": sum(drops.values()),

@@ -63,7 +63,9 @@ Line = Annotated[list[Point], AfterValidator(_line)]
 
 class EngineSection(_Section):
     """Which detector runs, where, and how precisely. size: engine input, width x height. temporal: the model of learned
-    evidence, for every camera; None: the shipped one, where a rule asks for it. window: frames it attends to, None: its own."""
+    evidence, for every camera; None: the shipped one, where a rule asks for it. window: frames it attends to, None: its own.
+    skip_still: how long the detector's answer stands while nothing moves, seconds (`vedette.streamer.stillness`); 0: never.
+    None: 1 in the daemon, 0 in ``vedette process``."""
 
     detector: str = "vedette-nano"
     backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
@@ -72,6 +74,7 @@ class EngineSection(_Section):
     temporal: Annotated[str, Field(min_length=1)] | None = None
     window: Annotated[int, Field(ge=1, le=1024)] | None = None
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
+    skip_still: Annotated[float, Field(ge=0, le=60)] | None = None
     family: Literal["yolox", "nanodet", "detr", "yolo-e2e"] | None = None
     labels: list[str] | None = None
 

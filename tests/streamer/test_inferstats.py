@@ -26,9 +26,11 @@ def test_a_report_is_plain_numbers_by_camera_and_reason() -> None:
     """The heartbeat carries totals since the start, as JSON can hold them."""
     stats = InferStats(0.0)
     assert stats.report({})["batch_mean"] == 0.0
-    stats.batch(3, 12.0)
-    stats.batch(1, 8.0)
+    stats.batch(3, 3, 12.0)
+    stats.batch(2, 1, 8.0)
+    stats.batch(4, 0, 0.1)
     report = stats.report({("dock", "superseded"): 2, ("dock", "stale_boot"): 1})
     assert json.loads(json.dumps(report)) == report
-    assert (report["frames"], report["batches"], report["batch_mean"], report["engine_ms_p50"]) == (4, 2, 2.0, 10.0)
+    assert (report["frames"], report["batches"], report["batch_mean"], report["engine_ms_p50"]) == (9, 2, 2.0, 10.0)
+    assert report["skipped"] == 5
     assert (report["dropped"], report["drops"]) == (3, {"dock": {"stale_boot": 1, "superseded": 2}})

@@ -27,6 +27,7 @@ from vedette.streamer.motion import MotionEye
 from vedette.streamer.picturemeter import PictureMeter
 from vedette.streamer.pipeline import Outcome, Pipeline
 from vedette.streamer.privacy import PrivacyMask
+from vedette.streamer.stillness import SkipStill
 from vedette.streamer.tracker import TrackerConfig
 from vedette.streamer.videofile import UNKNOWN_FPS, Ahead, Picture, VideoFile
 
@@ -41,7 +42,7 @@ Progress = Callable[[int], None]
 @dataclass(frozen=True, slots=True)
 class Options:
     """How files are processed. start: wall time of the first picture, with its time zone. fps: at most so many
-    pictures a second of the file's time, None for every one."""
+    pictures a second of the file's time, None for every one. skip_still_s: see `SkipStill`; 0 looks at every one."""
 
     section: CameraDefaults
     site: str = "site"
@@ -49,6 +50,7 @@ class Options:
     fps: float | None = None
     annotate: bool = False
     detections: bool = False
+    skip_still_s: float = 0.0
 
 
 def camera_name(path: Path) -> str:
@@ -84,6 +86,7 @@ def process_file(
     pipeline.configure(camera, section)
     clip_fps = (options.fps or video.info.fps or UNKNOWN_FPS) if options.annotate else None
     began_s, done, last, meter = time.monotonic(), 0, None, PictureMeter()
+    eyes = SkipStill(engine, options.skip_still_s)
     ahead = Ahead(video.pictures())
     try:
         with Results(
@@ -93,10 +96,11 @@ def process_file(
             peaks, eye = Peaks(() if stage is None else stage.names), MotionEye()
             for picture in ahead:
                 batch = _batch(picture, first=done == 0)
-                perception = engine.infer(batch)
+                perception = eyes.infer(batch)
                 (detections,) = perception.detections
                 scene = perception.scene if stage is None else eye.scene(batch, perception)
                 (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections], scene)
+                eyes.settle(int(batch.slots[0]), settled=outcome.settled)
                 results.take(picture, outcome, detections)
                 peaks.take(outcome)
                 done, last = done + 1, picture
@@ -115,6 +119,7 @@ def process_file(
                     "start": rfc3339(start_s),
                     "frames": video.frames,
                     "analysed": done,
+                    **({"looked": eyes.looked} if options.skip_still_s else {}),
                     "width": last.letterbox.source_w,
                     "height": last.letterbox.source_h,
                     "fps": round(video.info.fps, 3),

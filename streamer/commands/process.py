@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     config = Config(version=1, cameras={}) if args.config is None else load_config(args.config).config
     from vedette.streamer.engine import open_engine, open_stage
 
-    options = Options(config.defaults, config.site, args.start, args.fps, args.annotate, args.detections)
+    options = Options(
+        config.defaults, config.site, args.start, args.fps, args.annotate, args.detections,
+        skip_still_s=config.engine.skip_still or 0.0,
+    )  # fmt: skip
     engine = open_engine(config.engine)
     failed = 0
     try:

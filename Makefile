@@ -34,7 +34,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[build,dev,mqtt]'
+	$(BIN)/pip install --quiet --editable '.[build,dev,mqtt,plans]'
 	touch $@ $(VENV)/.demo
 
 clean:

@@ -74,6 +74,35 @@ def temporal_profile(spec: TemporalSpec, most: int, usual: int | None = None) ->
     return {t.name: (t.concrete(least), t.concrete(opt), t.concrete(top)) for t in spec.inputs}
 
 
+def for_tensorrt(graph: bytes) -> bytes:
+    """A graph TensorRT's parser takes: 8-bit pictures are widened where they come in, it computes on no 8-bit integers."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    bytes_in = [i.name for i in model.graph.input if i.type.tensor_type.elem_type == onnx.TensorProto.UINT8]
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            if name in bytes_in:
+                node.input[i] = f"{name}.wide"
+    for name in bytes_in:
+        node = onnx.helper.make_node("Cast", [name], [f"{name}.wide"], to=onnx.TensorProto.FLOAT)
+        model.graph.node.insert(0, node)
+    return bytes(model.SerializeToString())
+
+
+def plain_profile(graph: bytes, most: int, hw: tuple[int, int] = (256, 416)) -> Profile:
+    """Shapes of any other graph: dimensions called height and width are ``hw``, every other free one is 1 .. ``most``."""
+    import onnx
+
+    sizes = {"height": hw[0], "width": hw[1]}
+    profile = {}
+    for value in onnx.load_from_string(graph).graph.input:
+        dims = [d.dim_value or sizes.get(d.dim_param, 0) for d in value.type.tensor_type.shape.dim]
+        least, top = tuple(d or 1 for d in dims), tuple(d or most for d in dims)
+        profile[value.name] = (least, top, top)
+    return profile
+
+
 def build_plan(graph: bytes, profile: Profile, targets: Sequence[str] = TARGETS) -> bytes:
     """The serialised engine. EngineFault names the node or the input TensorRT could not take."""
     trt, flavour = load_tensorrt()

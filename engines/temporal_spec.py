@@ -197,6 +197,15 @@ def sidecar_path(model: Path) -> Path:
     return model.with_suffix(".json")
 
 
+def is_temporal(model: Path) -> bool:
+    """Whether a graph has a sidecar of this schema beside it; other kinds of model have sidecars of their own."""
+    try:
+        raw = json.loads(sidecar_path(model).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(raw, dict) and raw.get("schema") == SCHEMA
+
+
 def save_graph(model: Path, graph: bytes, spec: TemporalSpec) -> None:
     """Graph and sidecar appear under their names only when complete; the sidecar, which holds the hash, last."""
     for path, data in ((model, graph), (sidecar_path(model), spec.to_json().encode())):

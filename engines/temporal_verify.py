@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vedette.engines.api import EngineFault
 from vedette.engines.runtimes.ringstate import RingSession, init_state
 from vedette.engines.temporal import Timeline
-from vedette.engines.temporal_spec import RiftConfig, TemporalSpec, load_graph, sidecar_path
+from vedette.engines.temporal_spec import RiftConfig, TemporalSpec, is_temporal, load_graph
 from vedette.kernels import reference
 
 Array = NDArray[Any]
@@ -139,7 +139,7 @@ def show(model: Path) -> dict[str, Any]:
         "outputs": {o.name: _shape(o) for o in proto.graph.output},
         "operators": dict(Counter(n.op_type for n in proto.graph.node).most_common()),
     }
-    if sidecar_path(model).exists():
+    if is_temporal(model):
         _, spec = load_graph(model)
         facts |= {
             "flavour": spec.flavour,
@@ -163,7 +163,7 @@ def latency(model: Path, *, cameras: int, threads: int, rounds: int = 5, seconds
     """Median and best wall and CPU milliseconds a call in ONNX Runtime; temporal graphs are stepped with their state in place."""
     if not model.exists():
         raise EngineFault(f"{model}: does not exist; name an .onnx file")
-    if sidecar_path(model).exists():
+    if is_temporal(model):
         graph, spec = load_graph(model)
         session = RingSession(graph, spec, cameras, threads=threads)
         feeds = troubled_feeds(spec.config, 8, cameras)

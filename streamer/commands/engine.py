@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--targets", default="SM86,SM89,SM120", help="compute capabilities for tensorrt_rtx")
     build.add_argument("--cameras", type=int, default=16, help="most cameras of one call")
     verify = verbs.add_parser("verify", help="error of a graph on every backend here; exit 1 beyond the limits")
-    verify.add_argument("graph", type=Path, nargs="+", metavar="GRAPH.onnx")
+    verify.add_argument("graph", type=Path, nargs="*", metavar="GRAPH.onnx", help="default: every shipped graph")
+    verify.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="compare detectors on these pictures (default: synthetic ones)"
+    )
     show = verbs.add_parser("show", help="inputs, outputs, operators, aliases")
     show.add_argument("graph", type=Path, metavar="GRAPH.onnx")
     bench = verbs.add_parser("bench", help="latency in ONNX Runtime")
@@ -64,8 +67,12 @@ def _export(args: argparse.Namespace) -> tuple[Any, int]:
 
 def _build(args: argparse.Namespace) -> tuple[Any, int]:
     build, temporal = _tool("build"), _tool("temporal_spec")
-    graph, spec = temporal.load_graph(args.graph)
-    profile = build.temporal_profile(spec, args.cameras)
+    if temporal.is_temporal(args.graph):
+        graph, spec = temporal.load_graph(args.graph)
+        profile = build.temporal_profile(spec, args.cameras)
+    else:
+        graph = build.for_tensorrt(args.graph.read_bytes())
+        profile = build.plain_profile(graph, args.cameras)
     targets = tuple(args.targets.split(","))
     key, cache = build.plan_key(graph, profile, targets), build.PlanCache(args.out)
     cached = cache.get(key) is not None
@@ -80,15 +87,8 @@ def _build(args: argparse.Namespace) -> tuple[Any, int]:
 
 
 def _verify(args: argparse.Namespace) -> tuple[Any, int]:
-    verify, temporal = _tool("temporal_verify"), _tool("temporal_spec")
-    rows = []
-    for graph in args.graph:
-        if temporal.sidecar_path(graph).exists():
-            data, spec = temporal.load_graph(graph)
-            weights = _tool("temporal_weights").weights_of(graph)
-            rows += [{"graph": graph.name, **r} for r in verify.verify_temporal(data, spec, weights)]
-        else:
-            rows += [{"graph": graph.name, **r} for r in verify.verify_stateless(graph)]
+    graphs = args.graph or _tool("zoo").shipped()
+    rows = [row for graph in graphs for row in _tool("verify").verify_graph(graph, args.pictures)]
     return rows, 0 if all(r["ok"] for r in rows) else 1
 
 

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 from tests.engines.rift_streams import SMALL, random_model  # noqa: E402
+from tests.engines.tensorrt_here import need_rtx  # noqa: E402
 from vedette.engines import build, temporal_verify, temporal_weights  # noqa: E402
 from vedette.engines.api import EngineFault  # noqa: E402
 from vedette.engines.build import PlanCache, PlanKey  # noqa: E402
@@ -88,12 +89,7 @@ def test_what_ships_for_tensorrt_builds_for_rtx(flavour: str, precision: str) ->
 
     kvu in fp32 is for ONNX Runtime: TensorRT-RTX 1.7.1 fails on some of its shapes ("uses before defs", 2026-11).
     """
-    try:
-        _, installed = build.load_tensorrt()
-    except EngineFault as e:
-        pytest.skip(str(e))
-    if installed != "tensorrt_rtx":
-        pytest.skip("full TensorRT builds only for the GPU it stands on")
+    need_rtx()
     graph, spec = export_rift(SMALL, random_model(SMALL).weights(), flavour, precision)
     assert len(build.build_plan(graph, build.temporal_profile(spec, 4))) > 10_000
     with pytest.raises(EngineFault, match="no target SM87"):

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 from tests.engines import trt_stand_in as stand_in  # noqa: E402
 from tests.engines.rift_streams import SMALL, random_clip, random_model, worst  # noqa: E402
+from tests.engines.tensorrt_here import need_rtx  # noqa: E402
 from vedette.engines.api import EngineFault  # noqa: E402
 from vedette.engines.build import load_tensorrt  # noqa: E402
 from vedette.engines.models.rift_export import export_rift  # noqa: E402
@@ -116,10 +117,8 @@ def test_the_stand_in_is_the_real_api() -> None:
     """Every class, method and argument name the runtime and the stand-in use exists in the installed bindings."""
     for name, members in USED_API.items():
         assert all(hasattr(getattr(stand_in, name), m) for m in members), name
-    try:
-        trt, _ = load_tensorrt()
-    except EngineFault as e:
-        pytest.skip(str(e))
+    need_rtx()
+    trt, _ = load_tensorrt()
     for name, members in USED_API.items():
         for member in members:
             real = getattr(getattr(trt, name), member)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vedette.engines.api import EngineFault
 from vedette.engines.build import PlanCache, build_plan, plan_key, temporal_profile
+from vedette.engines.events import SCHEMA as EVENTS
+from vedette.engines.events import EventEvidence, schema_of
 from vedette.engines.runtimes.cuda import probe_driver
 from vedette.engines.runtimes.ringstate import RingSession
 from vedette.engines.runtimes.trt import TrtRing
@@ -41,6 +43,9 @@ def open_evidence(
     model: Path, cameras: int, *, backend: str = "auto", threads: int = 1, window: int | None = None
 ) -> Evidence:
     """What judges the tracks and scenes of that many cameras. EngineFault when the model is broken or was not trained."""
+    if schema_of(model) == EVENTS:
+        logger.info("temporal engine %s: folds, ONNX Runtime on the CPU: too small for anything else", model.stem)
+        return EventEvidence(model)
     engine, reason = open_temporal(model, cameras, backend=backend, threads=threads, window=window)
     if not engine.spec.trained:
         raise EngineFault(

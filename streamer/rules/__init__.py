@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from vedette.streamer.rules.abandoned import AbandonedConfig
 from vedette.streamer.rules.base import RuleConfig
 from vedette.streamer.rules.crowd import CrowdConfig
+from vedette.streamer.rules.fall import FallConfig
+from vedette.streamer.rules.fight import FightConfig
 from vedette.streamer.rules.line import LineConfig
 from vedette.streamer.rules.loiter import LoiterConfig
 from vedette.streamer.rules.run import RunConfig
@@ -22,4 +24,6 @@ KINDS: Mapping[str, type[RuleConfig]] = {
     "run": RunConfig,
     "abandoned": AbandonedConfig,
     "tamper": TamperConfig,
+    "fight": FightConfig,
+    "fall": FallConfig,
 }

@@ -1,0 +1,190 @@
+"""How a picture moves, in numbers about people: one more token beside the scene tokens of the detector.
+
+The infer process has the letterboxed picture and its detections in hand; this looks at a small grey copy of it and at the one
+about a tenth of a second before. Dense optical flow (DIS, Kroeger et al. 2016) at 208x128 without the camera's own motion
+(the median), per second and in heights of the people it is measured on: how fast, how unlike (limbs), how abruptly it
+changes, and whether people overlap where it does. Sorted cell values say the same where nobody was found.
+
+The token is the same at any frame rate: pictures closer than `PACE_S` to the one measured last repeat its token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vedette.engines.api import LABELS, Batch, Detections, Letterbox, Perception
+from vedette.streamer.types import F32
+
+U8 = NDArray[np.uint8]
+
+#: Height and width of the grey copy of the canvas.
+GREY_HW = (128, 208)
+#: Pictures at least so far apart are compared, seconds; a little less than two at 25 a second.
+PACE_S = 0.075
+#: A longer silence than this and nothing can be said about motion, seconds.
+GAP_S = 0.5
+#: Motion is given per this time, seconds.
+UNIT_S = 0.1
+#: People with a lower score do not count.
+PERSON_SCORE = 0.25
+#: Grey levels in `UNIT_S` above which a pixel changes.
+CHANGED = 15.0
+#: Cells a side of which the sorted values are told, and which of them (from the largest on).
+CELLS, RANKS = 8, (0, 2, 5, 10, 20, 40)
+#: Of a person: mean and 90th percentile of speed, dispersion, speed of the whole, change of the flow, share of changed pixels.
+PERSON_NUMBERS = 6
+#: Numbers of a picture, and width of the token they travel in.
+NUMBERS = 9 + 3 * PERSON_NUMBERS + 3 * len(RANKS) + 2
+TOKEN_WIDTH = 128
+#: After the numbers and the picture's width / height a steady wave: it marks a motion token (`vedette.engines.events`), and keeps
+#: the size of the numbers through a layer normalisation.
+CARRIER = 2.0
+PERSON = LABELS.index("person")
+
+
+def small_grey(canvas: U8) -> U8:
+    """u8 [H,W,3] -> u8 `GREY_HW`."""
+    small = cv2.resize(canvas, GREY_HW[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def covered(grey: U8, box: Letterbox) -> U8:
+    """The part of the grey canvas that the picture covers."""
+    fy, fx = grey.shape[0] / box.canvas_h, grey.shape[1] / box.canvas_w
+    height, width = box.inner_hw
+    y, x = round(box.pad_y * fy), round(box.pad_x * fx)
+    return np.ascontiguousarray(grey[y : y + max(16, round(height * fy)), x : x + max(16, round(width * fx))])
+
+
+def token_of(numbers: F32, aspect: float) -> F32:
+    """f32 [NUMBERS] and the picture's width / height -> the token f32 [TOKEN_WIDTH]."""
+    token = np.full(TOKEN_WIDTH, CARRIER, np.float32)
+    token[1::2] = -CARRIER
+    token[:NUMBERS], token[NUMBERS] = numbers, aspect
+    return token
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is remembered of a camera."""
+
+    grey: U8
+    time_s: float
+    token: F32
+    flow: F32 | None = None
+
+
+class MotionEye:
+    """The motion tokens of many cameras, by slot. Not thread-safe; about 2 ms a picture that is measured."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, _Seen] = {}
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._dis.setFinestScale(1)
+
+    def tokens(self, batch: Batch, found: tuple[Detections, ...]) -> F32:
+        """f32 [B,1,TOKEN_WIDTH] for the pictures of a batch and what was detected in them."""
+        rows = [
+            self.token(int(batch.slots[i]), batch.pixels[i], batch.letterboxes[i], found[i], float(batch.time_s[i]), fresh=bool(batch.reset[i]))
+            for i in range(len(batch))
+        ]  # fmt: skip
+        return np.stack(rows)[:, None] if rows else np.zeros((0, 1, TOKEN_WIDTH), np.float32)
+
+    def scene(self, batch: Batch, seen: Perception) -> F32:
+        """The detector's scene tokens, if it gives any, and the motion token last: f32 [B,S+1,TOKEN_WIDTH]."""
+        own = self.tokens(batch, seen.detections)
+        if seen.scene is None or seen.scene.shape[2] != TOKEN_WIDTH:
+            return own
+        return np.concatenate((seen.scene.astype(np.float32), own), 1)
+
+    def token(
+        self, slot: int, canvas: U8, box: Letterbox, found: Detections, time_s: float, *, fresh: bool = False
+    ) -> F32:
+        """The token of one picture; zeros before there is something to compare with."""
+        last = None if fresh else self._seen.get(slot)
+        if last is not None and 0 <= time_s - last.time_s < PACE_S - 1e-6:
+            return last.token
+        return self.measure(slot, covered(small_grey(canvas), box), found, time_s, fresh=fresh)
+
+    def measure(self, slot: int, grey: U8, found: Detections, time_s: float, *, fresh: bool = False) -> F32:
+        """The same of a grey picture that has been made already, whatever the pace."""
+        last = None if fresh else self._seen.get(slot)
+        aspect = grey.shape[1] / grey.shape[0]
+        now = self._seen[slot] = _Seen(grey, time_s, token_of(np.zeros(NUMBERS, np.float32), aspect))
+        if last is None or last.grey.shape != grey.shape or not 0 < time_s - last.time_s <= GAP_S:
+            return now.token
+        units = (time_s - last.time_s) / UNIT_S
+        flow = self._dis.calc(last.grey, grey, None).astype(np.float32) / np.float32(units)
+        flow -= np.median(flow.reshape(-1, 2)[::7], 0)
+        now.flow = flow
+        change = np.abs(grey.astype(np.float32) - last.grey) / np.float32(units)
+        now.token = token_of(_numbers(flow, last.flow, change, found), aspect)
+        return now.token
+
+
+def _numbers(flow: F32, before: F32 | None, change: F32, found: Detections) -> F32:
+    """All `NUMBERS` of a picture."""
+    height, width = flow.shape[:2]
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    turn = np.hypot(*(flow - before).transpose(2, 0, 1)) if before is not None else np.zeros_like(speed)
+    moved = (change > CHANGED).astype(np.float32)
+    people = found[(found.label == PERSON) & (found.score >= PERSON_SCORE)]
+    weak = int(((found.label == PERSON) & (found.score < PERSON_SCORE)).sum())
+    each = _per_person(people.xyxy, flow, speed, turn, moved)
+    overlap = _overlaps(people.xyxy)
+    n = len(people)
+    tall = (people.xyxy[:, 3] - people.xyxy[:, 1]) if n else np.zeros(1, np.float32)
+    wide = np.zeros(1, np.float32)
+    if n:
+        wide = (people.xyxy[:, 2] - people.xyxy[:, 0]) * np.float32(width / height) / np.maximum(tall, 1e-3)
+    shared = (overlap[:, None] * each).max(0) if n else np.zeros(PERSON_NUMBERS)
+    each = each if n else np.zeros((1, PERSON_NUMBERS), np.float32)
+    head = [
+        np.log1p(n), np.log1p(weak), overlap.max(initial=0.0), np.log1p((overlap > 0.1).sum()), np.median(tall), tall.max(),
+        wide.max(), np.median(wide), float(n > 0),
+    ]  # fmt: skip
+    cells = [_ranked(field) for field in (20 * moved, speed, turn)]
+    rest = [np.log1p(20 * v) for v in (each.max(0), each.mean(0), shared)]
+    tail = [np.log1p(speed.mean()), np.log1p(20 * moved.mean())]
+    return np.concatenate([head, *rest, *(np.log1p(c) for c in cells), tail]).astype(np.float32)
+
+
+def _ranked(field: F32) -> F32:
+    """Cell means, sorted, at `RANKS`."""
+    cells = cv2.resize(field, (CELLS, CELLS), interpolation=cv2.INTER_AREA).ravel()
+    return np.asarray(np.sort(cells)[::-1][list(RANKS)], np.float32)
+
+
+def _per_person(xyxy: F32, flow: F32, speed: F32, turn: F32, moved: F32) -> F32:
+    """f32 [N,PERSON_NUMBERS], speeds in person heights a `UNIT_S`."""
+    height, width = speed.shape
+    rows = []
+    for x1, y1, x2, y2 in xyxy:
+        top, left = min(int(y1 * height), height - 1), min(int(x1 * width), width - 1)
+        part = slice(top, max(int(y2 * height), top + 1)), slice(left, max(int(x2 * width), left + 1))
+        tall = max(float(y2 - y1) * height, 8.0)
+        inside, all_flow = speed[part], flow[part].reshape(-1, 2)
+        whole = all_flow.mean(0)
+        rows.append(
+            (
+                inside.mean() / tall, np.percentile(inside, 90) / tall, np.sqrt(all_flow.var(0).sum()) / tall,
+                np.hypot(whole[0], whole[1]) / tall, turn[part].mean() / tall, moved[part].mean(),
+            )
+        )  # fmt: skip
+    return np.asarray(rows, np.float32).reshape(-1, PERSON_NUMBERS)
+
+
+def _overlaps(xyxy: F32) -> F32:
+    """f32 [N]: the largest share of each box, or of the other, that another box covers."""
+    if len(xyxy) < 2:
+        return np.zeros(len(xyxy), np.float32)
+    low, high = np.maximum(xyxy[:, None, :2], xyxy[None, :, :2]), np.minimum(xyxy[:, None, 2:], xyxy[None, :, 2:])
+    both = np.clip(high - low, 0, None).prod(2)
+    area = np.clip(xyxy[:, 2:] - xyxy[:, :2], 1e-6, None).prod(1)
+    share = both / np.minimum(area[:, None], area[None])
+    np.fill_diagonal(share, 0)
+    return np.asarray(share.max(1), np.float32)

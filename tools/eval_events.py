@@ -1,0 +1,263 @@
+"""Figures of the learned evidence, JSON to stdout.
+
+    eval_events.py fights --features F --cache C --peers P    grouped 5-fold: AUC, accuracy, time to detection, against the floors
+    eval_events.py falls  --features F --cache C              leave one subject out: recall, precision, delay, false alarms
+    eval_events.py quiet  --features F                        false alarms of the shipped model on clips without either
+    eval_events.py ablation --features F --cache C            RIFT with window 1, 16, 64, with and without folds; GRU; frame
+
+Intervals are 95 %, bootstrap over source groups. ``falls`` and ``quiet`` run the real pipeline, rules included, on the stored
+detections. See `event_features` and `event_peers` for F and P.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence as Many
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from event_data import Sequence, detections_of, fall_span, load, motion_tokens, read
+from train_events import (
+    fall_weights,
+    fit_fall,
+    group_folds,
+    out_of_group,
+    platt,
+    real_people,
+    write,
+)
+
+from vedette.engines.events import EventEvidence
+from vedette.engines.temporal_load import resolve_temporal
+from vedette.streamer.config.schema import CameraDefaults
+from vedette.streamer.incidents import Moment
+from vedette.streamer.learned import EvidenceStage
+from vedette.streamer.pipeline import Pipeline
+from vedette.streamer.types import Event
+
+SEEDS, DRAWS = 5, 2000
+RULES = [{"kind": "fight"}, {"kind": "fall"}]
+MODELS: dict[str, dict[str, Any]] = {
+    "shipped": {"name": "shipped"},
+    "gru": {"name": "gru", "epochs": 15, "rate": 0.003, "decay": 0.05},
+    "frame": {"name": "frame", "epochs": 20, "rate": 0.01, "decay": 0.05},
+}
+
+
+def auc(score: np.ndarray, label: np.ndarray) -> float:
+    """Chance that a fight scores higher than another clip; ties count half."""
+    from scipy.stats import rankdata
+
+    rank, n = rankdata(score), int(label.sum())
+    if n in (0, len(label)):
+        return float("nan")
+    return float((rank[label > 0].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
+
+
+def resampled(groups: Many[str], seed: int = 0) -> list[np.ndarray]:
+    """Row indices of bootstrap draws of whole groups."""
+    r, names = np.random.default_rng(seed), sorted(set(groups))
+    rows = {g: np.flatnonzero(np.array(groups) == g) for g in names}
+    return [np.concatenate([rows[names[i]] for i in r.integers(0, len(names), len(names))]) for _ in range(DRAWS)]
+
+
+def interval(values: Many[float]) -> list[float]:
+    """The middle 95 %."""
+    return [round(float(v), 3) for v in np.nanpercentile(values, (2.5, 97.5))]
+
+
+def measured(runs: np.ndarray, label: np.ndarray, draws: Many[np.ndarray]) -> dict[str, Any]:
+    """runs [seeds, clips] out-of-group scores -> AUC and accuracy at the calibrated one half, means over the seeds."""
+    hits = []
+    for run in runs:
+        a, b = platt(run, label)
+        hits.append(((a * run + b) > 0) == (label > 0))
+    mean_hits = np.mean(hits, 0)
+    return {
+        "auc": round(float(np.mean([auc(run, label) for run in runs])), 3),
+        "auc_interval": interval([np.mean([auc(run[d], label[d]) for run in runs]) for d in draws]),
+        "accuracy": round(float(mean_hits.mean()), 3),
+        "accuracy_interval": interval([mean_hits[d].mean() for d in draws]),
+    }
+
+
+def peer_scores(make: Any, x: np.ndarray, clips: Many[Sequence], seed: int) -> np.ndarray:
+    """Out-of-group log-odds of a scikit-learn model, on the same parts as ours."""
+    label, out = np.array([s.fight for s in clips]), np.zeros(len(clips))
+    for test in group_folds(clips, seed):
+        train = np.setdiff1d(np.arange(len(clips)), test)
+        p = np.clip(make().fit(x[train], label[train]).predict_proba(x[test])[:, 1], 1e-4, 1 - 1e-4)
+        out[test] = np.log(p / (1 - p))
+    return out
+
+
+def peers(folder: Path, clips: Many[Sequence]) -> dict[str, np.ndarray]:
+    """Scores [seeds, clips] of the floors; of Lite0 with the best of three penalties, chosen on these very clips."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def forest() -> Any:
+        return RandomForestClassifier(300, min_samples_leaf=3, class_weight="balanced", random_state=0)
+
+    def logistic(c: float) -> Any:
+        return lambda: make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000, class_weight="balanced"))
+
+    stored = np.load(folder / "flow.npz")
+    order = stored["clips"].tolist()
+    rows = [order.index(s.name) for s in clips]
+    flow, lite = stored["x"][rows], np.load(folder / "lite0.npz")["x"][rows, :2560]
+    label = np.array([s.fight for s in clips])
+    found = {"optical flow, random forest": np.stack([peer_scores(forest, flow, clips, k) for k in range(SEEDS)])}
+    tried = [np.stack([peer_scores(logistic(c), lite, clips, k) for k in range(SEEDS)]) for c in (1e-3, 1e-2, 1e-1)]
+    found["EfficientNet-Lite0 differences, logistic"] = max(tried, key=lambda t: np.mean([auc(r, label) for r in t]))
+    return found
+
+
+def cmd_fights(a: argparse.Namespace) -> dict[str, Any]:
+    variants = [load(a.features, "fights", v, a.cache) for v in a.variants]
+    clips = variants[0]
+    label, groups = np.array([s.fight for s in clips]), [s.group for s in clips]
+    draws = resampled(groups)
+    scores = {
+        name: np.stack([out_of_group(variants=variants, seed=k, **how) for k in range(SEEDS)])
+        for name, how in MODELS.items()
+    }
+    scores |= peers(a.peers, clips)
+    ours = scores["shipped"]
+    table = {name: measured(runs, label, draws) for name, runs in scores.items()}
+    for name, runs in scores.items():
+        gain = [
+            np.mean([auc(o[d], label[d]) - auc(r[d], label[d]) for o, r in zip(ours, runs, strict=True)]) for d in draws
+        ]
+        table[name]["shipped_minus_this_auc"] = interval(gain)
+    np.savez(a.cache / "fight_scores.npz", label=label, **{k.split(" ")[0].strip(","): v for k, v in scores.items()})
+    return {
+        "clips": len(clips),
+        "groups": len(set(groups)),
+        "fights": int(label.sum()),
+        "seeds": SEEDS,
+        "models": table,
+    }
+
+
+def replay(path: Path, model: Path, rules: list[dict[str, Any]]) -> tuple[list[Event], dict[str, Any], float, float]:
+    """A stored clip through tracker, evidence and rules: events, what is known of it, its seconds, its best fight probability."""
+    arrays, meta = read(path)
+    found = detections_of(arrays)
+    motion = motion_tokens(arrays, found, meta["aspect"])
+    section = CameraDefaults.model_validate({"classes": ["person", "vehicle"], "rules": rules})
+    stage = EvidenceStage(lambda _: EventEvidence(model), 1)
+    pipeline = Pipeline("site", "eval", stage_labels(), evidence=stage)
+    pipeline.configure("c", section)
+    events, best = [], 0.0
+    for i, (seen, time_s) in enumerate(zip(found, arrays["time_s"].tolist(), strict=True)):
+        moment = Moment("c", 0, i, round(time_s * 1e9), time_s, time_s, meta["aspect"])
+        (outcome,) = pipeline.step([moment], [seen], motion[i][None, None])
+        events += outcome.events
+        best = max(best, outcome.scene.get("fight", 0.0))
+    events += pipeline.interrupt("c", "end of file")
+    return events, meta, float(arrays["time_s"][-1]), best
+
+
+def stage_labels() -> tuple[str, ...]:
+    from vedette.engines.api import LABELS
+
+    return LABELS
+
+
+def cmd_falls(a: argparse.Namespace) -> dict[str, Any]:
+    falls = load(a.features, "falls", 0, a.cache)
+    zeros = {"mean": np.zeros(47), "std": np.ones(47), "w": np.zeros((1, 141)), "b": np.zeros(1)}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for subject in sorted({s.group for s in falls}):
+            net = fit_fall(real_people([s for s in falls if s.group != subject], a.features))
+            model = Path(folder) / f"{subject}.onnx"
+            write(model, zeros, fall_weights(net))
+            for s in falls:
+                if s.group == subject:
+                    rows += [judged(a.features / "falls" / "0" / (s.name.replace("/", "_") + ".npz"), model)]
+    fell = [r for r in rows if r["fell_s"] is not None]
+    hit, false = [r for r in fell if r["delay_s"] is not None], sum(r["false"] for r in rows)
+    calm = [r for r in rows if r["fell_s"] is None]
+    return {
+        "falls": len(fell), "found": len(hit), "recall": round(len(hit) / len(fell), 3),
+        "precision": round(len(hit) / max(1, len(hit) + false), 3), "false_alarms": false,
+        "delay_s": sorted(r["delay_s"] for r in hit), "tracked_falls": sum(r["tracked"] for r in fell),
+        "daily_clips": len(calm), "daily_s": round(sum(r["seconds"] for r in calm), 1), "clips": rows,
+    }  # fmt: skip
+
+
+def judged(path: Path, model: Path) -> dict[str, Any]:
+    """One fall clip: when it was told, and what else was."""
+    events, meta, seconds, _ = replay(path, model, [{"kind": "fall"}])
+    span = fall_span(meta["classes"])
+    starts = [e.mono_ns / 1e9 for e in events if e.phase == "start"]
+    hits = [] if span is None else [s for s in starts if s >= span[0] - 0.2]
+    arrays, _ = read(path)
+    seen = arrays["time_s"][
+        np.searchsorted(
+            np.cumsum(arrays["count"]), np.flatnonzero((arrays["label"] == 0) & (arrays["score"] > 0.3)), side="right"
+        ).clip(max=len(arrays["time_s"]) - 1)
+    ]
+    tracked = span is not None and bool(
+        ((seen < span[0]) & (seen > span[0] - 1)).any() and (seen > span[0] + 0.7).any()
+    )
+    return {
+        "clip": meta["clip"], "seconds": round(seconds, 1), "fell_s": None if span is None else span[0],
+        "delay_s": round(hits[0] - span[0], 2) if hits and span else None, "false": len(starts) - len(hits[:1]), "tracked": tracked,
+    }  # fmt: skip
+
+
+def cmd_quiet(a: argparse.Namespace) -> dict[str, Any]:
+    model = a.model or resolve_temporal("vedette-events")
+    out: dict[str, Any] = {}
+    hours = 0.0
+    for path in sorted((a.features / "quiet" / "0").glob("*.npz")):
+        events, meta, seconds, best = replay(path, model, RULES)
+        told = [f"{e.kind}@{e.mono_ns / 1e9:.1f}" for e in events if e.phase == "start"]
+        out[meta["clip"]] = {"seconds": round(seconds, 1), "alarms": told, "best_fight": round(best, 3)}
+        hours += seconds / 3600
+    alarms = sum(len(v["alarms"]) for v in out.values())
+    return {
+        "camera_hours": round(hours, 4),
+        "alarms": alarms,
+        "alarms_per_hour": round(alarms / hours, 2),
+        "clips": out,
+    }
+
+
+def cmd_ablation(a: argparse.Namespace) -> dict[str, Any]:
+    variants = [load(a.features, "fights", v, a.cache) for v in a.variants]
+    label = np.array([s.fight for s in variants[0]])
+    how = {"name": "rift", "epochs": 8, "rate": 0.004, "decay": 0.1, "width": 32}
+    table = {}
+    for window, folds in ((64, True), (64, False), (16, False), (1, False), (1, True)):
+        run = out_of_group(variants=variants, seed=0, window=window, folds=folds, **how)
+        table[f"window {window}, {'with' if folds else 'no'} folds"] = round(auc(run, label), 3)
+        print(json.dumps(table), flush=True)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("fights", "falls", "quiet", "ablation"))
+    parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--variants", type=int, nargs="+", default=[0, 1])
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    command = {"fights": cmd_fights, "falls": cmd_falls, "quiet": cmd_quiet, "ablation": cmd_ablation}[a.what]
+    print(json.dumps(command(a), indent=1))
+
+
+if __name__ == "__main__":
+    main()

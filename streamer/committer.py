@@ -23,7 +23,7 @@ MOST_HELD_BYTES = 64 * 1024 * 1024
 #: the pictures under way and the rows it stays below what the supervisor forgives (hub.SLOW_DISK_S).
 PICTURES_S = 8.0
 #: Pictures written at once, at first and at most.
-FIRST_AT_ONCE, MOST_AT_ONCE = 16, 512
+FIRST_AT_ONCE, MOST_AT_ONCE = 8, 512
 #: Tries to free space within one commit; each frees a few megabytes or the reserve.
 _RELIEFS = 4
 

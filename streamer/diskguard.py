@@ -71,7 +71,15 @@ class DiskGuard:
             self._reserve.unlink(missing_ok=True)
 
     def relieve(self) -> bool:
-        """Free some space: the oldest pictures, else the reserve. False when there is nothing left to give."""
+        """Free some space: the oldest pictures, else the reserve. False when there is nothing left to give, or the disk
+        takes nothing at all, not even that (read-only)."""
+        try:
+            return self._relieve()
+        except OSError as error:
+            log.error("the disk of %s takes nothing: %s", self._store, error.strerror)
+            return False
+
+    def _relieve(self) -> bool:
         freed = self._delete_oldest(RELIEF_BYTES)
         if freed:
             log.error("the disk of %s is full: deleted the oldest pictures, %d kB", self._store, freed >> 10)

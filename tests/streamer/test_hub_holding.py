@@ -209,3 +209,20 @@ def test_only_what_looks_like_a_jpeg_is_stored(data: bytes, good: bool) -> None:
     """Begin and end markers, and a size bound."""
     assert looks_like_jpeg(data) is good
     assert not looks_like_jpeg(JPEG[:-2] + b"x" * MAX_JPEG + b"\xff\xd9")
+
+
+def test_a_disk_that_takes_nothing_at_all_is_no_crash(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a read-only disk nothing can be deleted either: nothing is relieved, nothing is raised."""
+    store = outbox.path.parent
+    guard = DiskGuard(store, reserve_bytes=4096)
+    folder = store / "evidence" / "dock" / "2026-01-01"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(JPEG)
+
+    def refuse(_path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refuse)  # root may delete anything anywhere but on a disk that is really so
+    assert guard.relieve() is False
+    monkeypatch.undo()
+    assert guard.relieve() is True

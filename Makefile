@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: demo test test-all check format system-packages clean
+.PHONY: demo test test-all soak check format system-packages clean
 
 demo: $(VENV)/.demo
 	$(BIN)/vedette demo --seconds 40 --out demo-out
@@ -15,6 +15,12 @@ test: $(VENV)/.dev system-packages
 
 test-all: $(VENV)/.dev system-packages
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check --all
+	$(MAKE) soak
+
+# longer: make soak MINUTES=600
+MINUTES ?= 3
+soak: $(VENV)/.dev system-packages
+	$(BIN)/python tools/soak.py --minutes $(MINUTES) --out soak-out
 
 check: test
 
@@ -38,4 +44,4 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-out
+	rm -rf $(VENV) build dist *.egg-info demo-out soak-out

@@ -9,7 +9,7 @@ every two seconds: memory, descriptors and threads of each process; from the sub
 writes ``soak.json`` and ``soak.png`` and prints the JSON without its samples. Exit 1 when alerts were lost or doubled, a
 process other than the flapping camera's was replaced, descriptors or threads grew, the daemon did not stop cleanly, or (from
 ten minutes on) memory grew: the whole 95 % interval of its slope above 1 % an hour.
-Needs the RTSP server's packages (tools/install_system_packages) and a clip (``--clip``, else the shared test data).
+Needs the RTSP server's packages (tools/install_system_packages) and a clip with people (``--clip``, else the shared test data, else what `vedette demo` plays).
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from tests.faults.frames import FrameWatch  # noqa: E402
 from tests.faults.proxy import Proxy  # noqa: E402
 from tests.faults.world import live_camera, server_options  # noqa: E402
 from tests.streamer.rtsp import RtspServer  # noqa: E402
+from vedette.streamer.errors import SourceError  # noqa: E402
+from vedette.streamer.sample import find_clip  # noqa: E402
 
 STEADY = ("rtsp0", "rtsp1", "rtsp2", "rtsp3", "file0", "file1")
 FLAPPING, FROZEN = "flapping", "frozen"
@@ -240,13 +242,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=3.0, help="how long (default 3)")
     parser.add_argument("--fps", type=float, default=2.0, help="pictures a second of each camera (default 2)")
-    parser.add_argument("--clip", type=Path, help="a clip with people (default: vtest.avi of the shared test data)")
+    parser.add_argument(
+        "--clip", type=Path, help="a clip with people (default: the shared test data, else the demo clip)"
+    )
     parser.add_argument("--out", type=Path, default=Path("soak-out"), help="folder of soak.json and soak.png")
     args = parser.parse_args()
-    data = Path(os.environ.get("VEDETTE_TEST_DATA", ROOT.parent / "shared" / "data"))
-    clip = args.clip or data / "clips" / "vtest.avi"
-    if not clip.is_file():
-        parser.error(f"--clip: no such file, got {clip}; name a clip with people in it")
+    shared = Path(os.environ.get("VEDETTE_TEST_DATA", ROOT.parent / "shared" / "data")) / "clips" / "vtest.avi"
+    try:
+        clip = find_clip(args.clip or (shared if shared.is_file() else None), lambda text: print(text, file=sys.stderr))
+    except SourceError as error:
+        parser.error(str(error))
     report, samples = soak(clip, args.minutes, args.fps)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "soak.json").write_text(json.dumps({**report, "samples": samples}))

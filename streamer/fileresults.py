@@ -88,12 +88,16 @@ class Results:
             message = track_message(self._site, self._boot, outcome.moment, size, outcome.tracks, self._labels)
             self._clip.add(picture.full, message, alerts, picture.time_s)
 
-    def take_events(self, events: Sequence[Event]) -> list[dict[str, Any]]:
-        """Write these events as alerts; the alerts."""
+    def take_events(
+        self, events: Sequence[Event], evidence: dict[str, str | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Write these events as alerts; the alerts. evidence: what they show."""
         alerts = []
         for event in events:
             previous, self._seq = self._seq or None, self._seq + 1
-            alert = alert_from_event(event, site=self._site, stream=None, seq=self._seq, prev=previous)
+            alert = alert_from_event(
+                event, site=self._site, stream=None, seq=self._seq, prev=previous, evidence=evidence
+            )
             self._alerts.write(encode_alert(alert) + b"\n")
             self._counts[event.rule, event.phase] += 1
             alerts.append(alert)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vedette.engines.api import Batch, Engine
 from vedette.streamer.alert import rfc3339
 from vedette.streamer.config.schema import CameraDefaults
 from vedette.streamer.errors import SourceError
+from vedette.streamer.fileclips import FileClips
 from vedette.streamer.fileresults import Results
 from vedette.streamer.incidents import Moment
 from vedette.streamer.learned import EvidenceStage
@@ -51,6 +53,7 @@ class Options:
     annotate: bool = False
     detections: bool = False
     skip_still_s: float = 0.0
+    clips: bool = False
 
 
 def camera_name(path: Path) -> str:
@@ -72,7 +75,7 @@ def process_file(
     """
     camera, spec, section = camera_name(path), engine.spec, options.section
     video = VideoFile(
-        path, spec.input_hw, mask=PrivacyMask(section.privacy), fps=options.fps, full=options.annotate
+        path, spec.input_hw, mask=PrivacyMask(section.privacy), fps=options.fps, full=options.annotate or options.clips
     )  # fmt: skip
     zone, start_s = options.start.tzinfo, options.start.timestamp()
 
@@ -94,6 +97,8 @@ def process_file(
             site=options.site, boot=BOOT, annotate_fps=clip_fps, detections=options.detections,
         ) as results:  # fmt: skip
             peaks, eye = Peaks(() if stage is None else stage.names), MotionEye()
+            again = partial(pipeline.again, camera)
+            films = FileClips(folder, section.evidence, again) if options.clips else None
             for picture in ahead:
                 batch = _batch(picture, first=done == 0)
                 perception = eyes.infer(batch)
@@ -102,9 +107,13 @@ def process_file(
                 (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections], scene)
                 eyes.settle(int(batch.slots[0]), settled=outcome.settled)
                 results.take(picture, outcome, detections)
+                for event, evidence in films.take(picture, outcome.events) if films else ():
+                    results.take_events([event], evidence)
                 peaks.take(outcome)
                 done, last = done + 1, picture
                 progress(done)
+            for event, evidence in films.finish() if films else ():
+                results.take_events([event], evidence)
             results.take_events(pipeline.interrupt(camera, "end of file") if last else [])
             if last is None:
                 raise SourceError(

@@ -1,8 +1,8 @@
 """``vedette process``: files through the same path as cameras, as fast as possible, the same result every time.
 
 Writes ``OUT/<stem>/`` with tracks.txt (MOTChallenge, persons), tracks.<label>.txt, alerts.jsonl, summary.json and,
-with ``--annotate``, annotated.mp4. Of a configuration it uses ``engine``, ``site`` and ``defaults`` (zones, lines and
-rules may stand there). Exit 2 when the configuration or the arguments are wrong, 4 when a file cannot be read.
+with ``--annotate``, annotated.mp4, with ``--clips`` clips/ID.mp4. Of a configuration it uses ``engine``, ``site`` and
+``defaults`` (zones, lines and rules may stand there). Exit 2 when the configuration or the arguments are wrong, 4 when a file cannot be read.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML; engine and defaults are used (cameras: {} is allowed)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the results (default: out)")
     parser.add_argument("--annotate", action="store_true", help="also write annotated.mp4")
+    parser.add_argument("--clips", action="store_true", help="also write clips/ID.mp4 of every incident")
     parser.add_argument("--detections", action="store_true", help="also write det.txt, what the tracker was given")
     parser.add_argument("--fps", type=_positive, help="pictures a second that are analysed (default: every one)")
     parser.add_argument("--start", type=_moment, default=EPOCH, help="time of the first picture (default: 1970-01-01)")
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     options = Options(
         config.defaults, config.site, args.start, args.fps, args.annotate, args.detections,
-        skip_still_s=config.engine.skip_still or 0.0,
+        skip_still_s=config.engine.skip_still or 0.0, clips=args.clips,
     )  # fmt: skip
     engine = open_engine(config.engine)
     failed = 0

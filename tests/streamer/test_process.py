@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -219,3 +220,23 @@ def test_reading_ahead_keeps_order_and_errors() -> None:
     assert next(iter(ahead)) == 0
     ahead.close()
     assert not ahead._thread.is_alive()
+
+
+@pytest.mark.data
+def test_clips_are_films_of_the_incidents_told_as_a_later_rev(people: Path, tmp_path: Path, process: Callable) -> None:
+    """With --clips every incident has its mp4, named and hashed in a later rev; the same bytes every time."""
+    films: list[dict[str, bytes]] = []
+    for name in ("one", "two"):
+        assert process(people, "--config", "CONFIG", "--clips", "--out", tmp_path / name)[0] == 0
+        folder = tmp_path / name / "Campus 1"
+        films.append({path.name: path.read_bytes() for path in folder.glob("clips/*.mp4")})
+        alerts = alerts_in(folder)
+        started = {alert["id"] for alert in alerts if alert["phase"] == "start"}
+        told = {alert["id"]: alert for alert in alerts if alert["evidence"]["clip"]}
+        assert set(told) == started == {file.removesuffix(".mp4") for file in films[-1]}
+        for alert in told.values():
+            film = folder / alert["evidence"]["clip"]
+            assert hashlib.sha256(film.read_bytes()).hexdigest() == alert["evidence"]["clip_sha256"]
+            assert alert["rev"] > 0
+        assert cv2.VideoCapture(str(film)).read()[0]
+    assert films[0] == films[1]

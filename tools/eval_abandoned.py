@@ -171,12 +171,12 @@ def plans(people: dict[int, list[tuple[int, Box]]], pictures: int, most: int) ->
     made = []
     for track, sights in people.items():
         boxes = dict(sights)
-        numbers = [n for n in boxes if n / FPS >= 8.0 and n / FPS + SECONDS + 10 < pictures / FPS]
+        numbers = [n for n in boxes if n / FPS >= 7.0 and n / FPS + SECONDS + 4 < pictures / FPS]
         for drop in numbers:
             x1, y1, x2, y2 = boxes[drop]
             tall = y2 - y1
             walks = sum(n <= drop for n in boxes) >= 8
-            inside = x1 > 0.05 and x2 < 0.93 and y2 < 0.97 and tall > 0.1
+            inside = x1 > 0.05 and x2 < 0.93 and y2 < 0.985 and tall > 0.1
             later = [b for n, b in boxes.items() if n > drop]
             gone = not later or _away(later[-1], (x2, y2), tall) > 2.5
             if walks and inside and gone:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from vedette.streamer.geometry import Point, points_in_polygon
-from vedette.streamer.rules.base import Check, RuleConfig, explained
+from vedette.streamer.rules.base import Check, ClassName, RuleConfig, explained
 from vedette.streamer.rules.cooldown import Cooldown
 from vedette.streamer.rules.view import Box, Places, Signal, View, box_of, rounded
 from vedette.streamer.types import Phase
@@ -47,6 +47,7 @@ class RunConfig(RuleConfig):
     )
 
     kind: Literal["run"] = "run"
+    classes: Annotated[list[ClassName], Field(min_length=1)] | None = ["person"]  # noqa: RUF012
     speed: Annotated[float, Field(gt=0, le=20)] = 1.6
     seconds: Annotated[float, Field(ge=0.3, le=60)] = 1.0
     zone: str | None = None

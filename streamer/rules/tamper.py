@@ -3,9 +3,9 @@
 Judges what the capture process measured (`vedette.streamer.picturestats`) against the usual view it has learned:
 
 * ``dark``, ``bright``: the mean grey level is beyond its limit, and the contrast is less than half of the usual.
-* ``covered``: few of the usual edges are in place, and contrast or sharpness is lost too.
-* ``moved``: few of the usual edges are in place in a picture that is as sharp as ever.
-* ``blurred``: the edges are where they were and the sharpness is lost.
+* ``covered``: few of the usual edges are in place, and contrast or fine detail is lost too.
+* ``moved``: few of the usual edges are in place in a picture that is as rich in detail as ever.
+* ``blurred``: the edges are where they were, fine detail is lost, and more of it than the contrast explains.
 
 It starts when one of them has held for ``seconds`` (dips below `DIP_S` are forgiven), is updated when it turns into
 another, and ends when the view has been as usual for `END_S`, by limits that are `EASE` easier; or when the capture
@@ -43,8 +43,8 @@ class TamperConfig(RuleConfig):
     """of: which faults. seconds: for how long; raise: fewer alarms by passing lorries and headlights, later ones.
 
     edges: share of the usual edges at or below which the view is gone; raise: smaller covers and shifts are told, and so
-    are large vehicles close by. sharpness: share of the usual sharpness at or below which it is lost. dark, bright:
-    limits of the mean grey level, 0..1.
+    are large vehicles close by. sharpness: share of the usual sharpness and detail at or below which they are lost.
+    dark, bright: limits of the mean grey level, 0..1.
     """
 
     not_for: ClassVar[str] = (
@@ -120,18 +120,25 @@ class TamperRule:
         sharpness = picture.sharpness / usual_sharpness if usual_sharpness else None
         for fault in ("dark", "bright", "covered", "moved", "blurred"):
             if fault in self._config.of:
-                checks = self._checks(fault, picture, contrast, sharpness)
+                detail = None if contrast is None or sharpness is None else sharpness * contrast**2
+                checks = self._checks(fault, picture, contrast, sharpness, detail)
                 if checks is not None:
                     return fault, checks
         return None
 
     def _checks(
-        self, fault: Fault, picture: PictureStats, contrast: float | None, sharpness: float | None
+        self,
+        fault: Fault,
+        picture: PictureStats,
+        contrast: float | None,
+        sharpness: float | None,
+        detail: float | None,
     ) -> list[Check] | None:
         """The values that make the fault, None when it is not there."""
         config, ease = self._config, EASE if self._open is not None else 1.0
         flat = Check("contrast, of the usual", contrast, min(0.9, CONTRAST_LOST * ease), "share", at_least=False)
         soft = Check("sharpness, of the usual", sharpness, min(0.9, config.sharpness * ease), "share", at_least=False)
+        poor = Check("fine detail, of the usual", detail, min(0.9, config.sharpness * ease), "share", at_least=False)
         gone = Check("usual edges in place", picture.edges, min(0.9, config.edges * ease), "share", at_least=False)
         if fault in ("dark", "bright"):
             level = (
@@ -141,11 +148,11 @@ class TamperRule:
             )
             return [level, flat] if level.met and flat.met is not False else None
         if fault == "blurred":
-            return [soft, replace(gone, at_least=True)] if soft.met and gone.met is False else None
-        lost = bool(flat.met or soft.met)
+            return [soft, poor, replace(gone, at_least=True)] if soft.met and poor.met and gone.met is False else None
+        lost = bool(flat.met or poor.met)
         if not gone.met or lost != (fault == "covered"):
             return None
-        return [gone, flat if flat.met else soft] if lost else [gone]
+        return [gone, flat if flat.met else poor] if lost else [gone]
 
     def _turn(self, fault: Fault, time_s: float) -> list[Signal]:
         """One fault has become another: told once it has held for a second."""

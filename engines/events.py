@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vedette.engines.api import F32, LABELS, EngineFault
 from vedette.engines.runtimes.onnxruntime import OrtRuntime
@@ -107,6 +108,10 @@ class _Folds:
     steps: deque[tuple[float, F32]] = field(default_factory=lambda: deque(maxlen=LOOK_BACK))
 
 
+#: A stream's memory, its input, and when.
+Row = tuple[_Folds, F32, float]
+
+
 class EventEvidence:
     """Implements `vedette.engines.temporal_tracks.Evidence` over an events graph, for any number of cameras."""
 
@@ -126,8 +131,7 @@ class EventEvidence:
         # all zero: there was no picture to compare with
         scene = [(self._scene(f), m[0], f.time_s) for f, m in moving if m is not None and m[0].any()]
         tracks = [row for f, m in moving for row in self._rows(f, m[1] if m is not None else DEFAULT_ASPECT)]
-        self._run("scene", scene, self.spec.scene_half_lives_s)
-        self._run("track", tracks, self.spec.track_half_lives_s)
+        self._run(scene, tracks)
         return [self._judgement(f, bad) for f, bad in zip(frames, refused, strict=True)]
 
     def explain(self, slot: int) -> list[tuple[float, float]]:
@@ -174,7 +178,7 @@ class EventEvidence:
             folds = self._scenes[frame.slot] = _new(self.spec.motion, self.spec.scene_half_lives_s, frame.time_s)
         return folds
 
-    def _rows(self, frame: TrackFrame, aspect: float) -> list[tuple[_Folds, F32, float]]:
+    def _rows(self, frame: TrackFrame, aspect: float) -> list[Row]:
         """The people who are seen in this frame. Who has not been for long is forgotten."""
         known = self._tracks.setdefault(frame.slot, {})
         here = set(frame.id.tolist())
@@ -189,23 +193,31 @@ class EventEvidence:
             rows.append((known[number], numbers[i], frame.time_s))
         return rows
 
-    def _run(self, part: str, rows: Sequence[tuple[_Folds, F32, float]], half_lives_s: tuple[float, ...]) -> None:
-        """One step of these streams, all at once."""
-        if not rows:
+    def _run(self, scene: Sequence[Row], tracks: Sequence[Row]) -> None:
+        """One step of these streams, all in one call; a part without streams runs one empty row."""
+        if not scene and not tracks:
             return
-        gone_s = np.array([time_s - folds.last_s for folds, _, time_s in rows])
-        out = self._runtime.run(
-            {
-                f"{part}_x": np.stack([x for _, x, _ in rows]),
-                f"{part}_mean": np.stack([f.mean for f, _, _ in rows]),
-                f"{part}_total": np.stack([f.total for f, _, _ in rows]),
+        parts = (
+            ("scene", scene, self.spec.scene_half_lives_s, self.spec.motion),
+            ("track", tracks, self.spec.track_half_lives_s, TRACK_NUMBERS),
+        )
+        feeds: dict[str, NDArray[Any]] = {}
+        for part, rows, half_lives_s, width in parts:
+            used = rows or [(_new(width, half_lives_s, 0.0), np.zeros(width, np.float32), 0.0)]
+            gone_s = np.array([time_s - folds.last_s for folds, _, time_s in used])
+            feeds |= {
+                f"{part}_x": np.stack([x for _, x, _ in used]).astype(np.float32),
+                f"{part}_mean": np.stack([folds.mean for folds, _, _ in used]),
+                f"{part}_total": np.stack([folds.total for folds, _, _ in used]),
                 f"{part}_decay": np.exp2(-gone_s[:, None] / np.asarray(half_lives_s)).astype(np.float32),
             }
-        )
-        for i, (folds, x, time_s) in enumerate(rows):
-            folds.mean, folds.total = out[f"{part}_n_mean"][i], out[f"{part}_n_total"][i]
-            folds.last_s, folds.value = time_s, float(0.5 + 0.5 * np.tanh(0.5 * out[f"{part}_logit"][i, 0]))
-            folds.steps.append((time_s, x))
+        out = self._runtime.run(feeds)
+        for part, rows, _, _ in parts:
+            for i, (folds, x, time_s) in enumerate(rows):
+                folds.mean, folds.total = out[f"{part}_n_mean"][i], out[f"{part}_n_total"][i]
+                folds.last_s, folds.value = time_s, float(0.5 + 0.5 * np.tanh(0.5 * out[f"{part}_logit"][i, 0]))
+                if part == "scene":
+                    folds.steps.append((time_s, x))
 
     def _judgement(self, frame: TrackFrame, refused: tuple[str, ...]) -> Judgement:
         evidence = np.full((len(frame.id), len(self.names)), np.nan, np.float32)

@@ -1,0 +1,88 @@
+"""The fall rule: a person's evidence, who stays down, seen or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.streamer.rule_scenes import LABELS, tracks_at
+from vedette.streamer.rules.fall import LOST_S, FallConfig, FallRule
+from vedette.streamer.rules.view import Places, Signal, View
+
+GATE = ((0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8))
+
+
+class Ward:
+    """One rule, one person, ten pictures a second; None: not seen."""
+
+    def __init__(self, at: tuple[float, float] = (0.5, 0.5), **keys: object) -> None:
+        self.rule: FallRule = FallConfig.model_validate(keys).rule(Places({"gate": GATE}))
+        self.at, self.now = at, -0.1
+
+    def show(self, *values: float | None) -> list[Signal]:
+        signals = []
+        for value in values:
+            self.now += 0.1
+            tracks = tracks_at({} if value is None else {3: self.at})
+            if value is not None:
+                tracks = replace(tracks, evidence=np.array([[value]], np.float32))
+            signals += self.rule.step(View(tracks, LABELS, self.now, evidence_names=("fall",)))
+        return signals
+
+
+def test_who_stays_down_for_the_time_is_told_and_getting_up_ends_it() -> None:
+    """A second of evidence starts it; two upright seconds end it."""
+    ward = Ward()
+    signals = ward.show(*[0.1] * 5, *[0.9] * 15, *[0.1] * 25)
+    assert [s.phase for s in signals] == ["start", "end"]
+    start, end = signals
+    assert start.tracks == (3,)
+    assert start.label == "person"
+    assert [c["met"] for c in start.explain["checks"]] == [True, True]
+    assert end.explain["reason"] == "got up"
+    assert end.explain["duration_s"] == pytest.approx(1.4, abs=0.01)
+
+
+def test_bending_is_no_fall() -> None:
+    """Evidence that goes away within the second starts nothing."""
+    assert Ward().show(*[0.9] * 8, *[0.1] * 40) == []
+
+
+def test_a_person_lost_right_after_the_fall_counts_as_down() -> None:
+    """The detector often misses who lies: the alert comes all the same, and ends when nobody was seen for long."""
+    ward = Ward()
+    signals = ward.show(*[0.1] * 5, 0.9, 0.9, *[None] * 20)
+    assert [s.phase for s in signals] == ["start"]
+    assert signals[0].explain["unseen_s"] > 0.5
+    ended = ward.show(*[None] * round(10 * LOST_S))
+    assert [s.explain["reason"] for s in ended] == ["not seen any more"]
+
+
+def test_somebody_who_was_upright_when_last_seen_has_not_fallen() -> None:
+    """Leaving the picture is no fall."""
+    assert Ward().show(*[0.1] * 10, *[None] * 200) == []
+
+
+def test_unknown_says_nothing() -> None:
+    """NaN is neither down nor up: it starts nothing and ends nothing."""
+    nan = float("nan")
+    assert Ward(threshold=0).show(*[nan] * 50) == []
+    ward = Ward()
+    assert [s.phase for s in ward.show(*[0.9] * 12, *[nan] * 5)] == ["start"]
+
+
+def test_only_inside_the_zone() -> None:
+    """With a zone, falls elsewhere are not told."""
+    assert Ward(at=(0.5, 0.95), zone="gate").show(*[0.9] * 20) == []
+    assert [s.zone for s in Ward(zone="gate").show(*[0.9] * 20)] == ["gate"]
+
+
+def test_the_end_of_the_file_ends_it_with_the_peak() -> None:
+    """drop() ends what is open and forgets the people."""
+    ward = Ward(threshold=0)
+    ward.show(*[0.2] * 6, 0.6, *[0.2] * 8)
+    (end,) = ward.rule.drop(ward.now, "end of file")
+    assert end.score == pytest.approx(0.6)
+    assert ward.show(0.1) == []

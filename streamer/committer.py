@@ -164,7 +164,10 @@ class Committer:
             self._at_once = max(4, self._at_once // 2)
 
     def _known(self, item: Arrival) -> bool:
-        return self._outbox.known(*item.key)
+        try:
+            return self._outbox.known(*item.key)
+        except sqlite3.Error:  # a store that cannot be read: the commit will say so
+            return False
 
     def _write(self, wanted: list[Arrival]) -> None:
         pictures = self._snapshots.write_all([(item.event, item.jpeg) for item in wanted])

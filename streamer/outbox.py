@@ -190,6 +190,7 @@ class Outbox:
         self.last_seq = 0
         self.camera_seq: dict[str, int] = {}
         self._retired: dict[tuple[str, str], None] = {}
+        self._doubtful = False
         self._open()
 
     def _open(self) -> None:
@@ -247,6 +248,8 @@ class Outbox:
 
         Raises sqlite3.Error, or what is wrong with an item; then nothing changed, here and on disk.
         """
+        if self._doubtful:
+            self._mend()
         batch = Batch(self.last_seq, dict(self.camera_seq))
         try:
             with self._transaction():
@@ -258,7 +261,8 @@ class Outbox:
                         self._insert(item, batch, wall_s(), mono_ns())
                 batch.write(self._db)
         except sqlite3.Error:
-            self.reopen()
+            with contextlib.suppress(StoreError):  # the disk does not even take that now: the next commit tries again
+                self.reopen()
             raise
         self.last_seq, self.camera_seq = batch.last_seq, batch.camera_seq
         return batch.outcome
@@ -389,10 +393,19 @@ class Outbox:
         return (pages - free) * size
 
     def reopen(self) -> None:
-        """Start again from what is on disk, after an error that leaves the connection in doubt."""
+        """Start again from what is on disk, after an error that leaves the connection in doubt. Raises StoreError when the
+        disk does not take that; then every `commit` begins by trying again."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        self._doubtful = True
         self._open()
+        self._doubtful = False
+
+    def _mend(self) -> None:
+        try:
+            self.reopen()
+        except StoreError as error:
+            raise sqlite3.OperationalError(str(error)) from error
 
     def close(self) -> None:
         """Close; SQLite folds the WAL into the database."""

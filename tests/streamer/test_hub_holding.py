@@ -226,3 +226,28 @@ def test_a_disk_that_takes_nothing_at_all_is_no_crash(outbox: Outbox, monkeypatc
     assert guard.relieve() is False
     monkeypatch.undo()
     assert guard.relieve() is True
+
+
+def test_a_store_that_cannot_be_opened_again_is_tried_at_every_commit(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit fails and the disk does not even take the opening that follows: held, tried again, and then numbered on."""
+    made = committer(outbox, Counter())
+    made.offer(arrive(1))
+    assert len(made.commit()[1]) == 1
+    refuse(outbox)
+
+    def closed(_path: Path) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr("vedette.streamer.outbox.connect", closed)
+    made.offer(arrive(2, JPEG))
+    for _ in range(3):
+        assert made.commit()[1] == []
+    assert (made.held, made.trouble) != (0, None)
+    monkeypatch.undo()
+    outbox.reopen()
+    allow(outbox)
+    outcome, acknowledged = made.commit()
+    assert [alert.seq for alert in outcome.stored] == [2]
+    assert (len(acknowledged), made.trouble) == (1, None)

@@ -1,7 +1,8 @@
 """How many cameras this machine sustains, and how late its subscribers hear: the real daemon on N file cameras.
 
 N grows until pictures are dropped (gaps in ``seq`` tell exactly which), then 80 % of the sustained load is measured:
-decoded picture to subscriber, CPU and memory of every process. JSON on standard output.
+decoded picture to subscriber, CPU and memory of every process. JSON on standard output. Compare a run of
+``--skip-still 0`` with one without, and both with ``--still``, to see what adaptive inference saves.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import zmq
+from numpy.typing import NDArray
 
 from vedette.streamer.demodaemon import Daemon
 from vedette.streamer.errors import SourceError, VedetteError
@@ -34,6 +36,8 @@ LOST_MOST = 0.01
 SHARE = 0.8
 #: Seconds of clip that are played in a loop, at most.
 CLIP_S = 20.0
+#: Noise of a sensor by day, grey levels.
+NOISE_LEVELS = 3.0
 WHOLE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 
 
@@ -44,13 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each measurement (default: 15)")
     parser.add_argument("--warm", type=float, default=4.0, help="seconds before each measurement (default: 4)")
     parser.add_argument("--first", type=int, default=1, help="cameras to begin with (default: 1)")
+    parser.add_argument("--still", action="store_true", help="nothing moves: the clip's first picture and fresh noise")
+    parser.add_argument("--skip-still", type=float, help="engine.skip_still, 0 for never (default: the daemon's)")
     parser.add_argument("--most", type=int, default=64, help="cameras to end with (default: 64)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure; JSON goes to standard output, progress to standard error."""
     with tempfile.TemporaryDirectory(prefix="vedette-bench-") as folder:
-        clip = recode(find_clip(args.video, _say), Path(folder) / "clip.mp4", args.fps)
+        clip = recode(find_clip(args.video, _say), Path(folder) / "clip.mp4", args.fps, still=args.still)
         steps: list[dict[str, Any]] = []
         sustained, cameras = 0, args.first
         while cameras <= args.most:
@@ -65,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
             "schema": SCHEMA,
             "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()},
             "fps": args.fps,
+            "still": args.still,
+            "skip_still": args.skip_still,
             "seconds": args.seconds,
             "cameras_sustained": sustained,
             "lost_most": LOST_MOST,
@@ -75,20 +83,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def recode(source: Path, target: Path, fps: float) -> Path:
-    """At most `CLIP_S` of ``source`` as MPEG-4 whose header says ``fps``, so that each picture is one of the load."""
+def recode(source: Path, target: Path, fps: float, *, still: bool = False) -> Path:
+    """At most `CLIP_S` of ``source`` as MPEG-4 whose header says ``fps``, so that each picture is one of the load.
+
+    still: its first picture all the time, each time with `NOISE_LEVELS` of a sensor's noise.
+    """
     import cv2
 
     reader = file.KIND.open(str(source), Want())
     writer: cv2.VideoWriter | None = None
+    first: NDArray[np.uint8] | None = None
+    rng = np.random.default_rng(1)
     count = 0
     try:
         while count < CLIP_S * fps:
-            try:
-                reader.grab()
-            except EndOfStream:
-                break
-            picture = reader.retrieve()
+            if still and first is not None:
+                picture = np.clip(first + rng.normal(0, NOISE_LEVELS, first.shape), 0, 255).astype(np.uint8)
+            else:
+                try:
+                    reader.grab()
+                except EndOfStream:
+                    break
+                picture = reader.retrieve()
+                first = picture.copy() if first is None else first
             if writer is None:
                 size = (picture.shape[1], picture.shape[0])
                 writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
@@ -110,7 +127,8 @@ def measure(clip: Path, cameras: int, args: argparse.Namespace, folder: Path) ->
         "zones": {"all": WHOLE}, "rules": [{"kind": "zone", "zone": "all"}],
     }  # fmt: skip
     names = [f"camera-{i + 1}" for i in range(cameras)]
-    with Daemon(dict.fromkeys(names, section), folder / "daemon.log", http="127.0.0.1:0") as daemon:
+    extra = {} if args.skip_still is None else {"engine": {"skip_still": args.skip_still}}
+    with Daemon(dict.fromkeys(names, section), folder / "daemon.log", http="127.0.0.1:0", extra=extra) as daemon:
         meter = _Meter(daemon, names)
         try:
             meter.wait(60.0 + 5.0 * cameras)
@@ -120,7 +138,13 @@ def measure(clip: Path, cameras: int, args: argparse.Namespace, folder: Path) ->
             began_s = time.monotonic()
             meter.listen(args.seconds)
             wall_s = time.monotonic() - began_s
-            return {"cameras": cameras, **meter.result(wall_s), "processes": meter.between(before, wall_s)}
+            processes = meter.between(before, wall_s)
+            return {
+                "cameras": cameras,
+                **meter.result(wall_s),
+                "cpu_s_per_camera_hour": round(sum(row["cpu_percent"] for row in processes) * 36 / cameras, 1),
+                "processes": processes,
+            }
         finally:
             meter.close()
 

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from clips import write_clip
 
 from vedette.streamer.bench.pipeline import _Meter, recode
+from vedette.streamer.stillness import MOVED_MOST, moved, shrink
 
 
 @pytest.fixture
@@ -37,6 +39,17 @@ def test_a_camera_nobody_heard_is_all_lost(meter: _Meter) -> None:
     """Silence is not a sustained load."""
     meter._take({"camera": "a", "epoch": 1, "seq": 0, "mono_ns": 0}, 1)
     assert meter.result(1.0)["lost_most"] == 1.0
+
+
+def test_a_still_clip_only_shimmers(tmp_path: Path) -> None:
+    """Of a moving clip only the first picture is left, and adaptive inference takes it for still."""
+    clip = cv2.VideoCapture(str(recode(write_clip(tmp_path / "c.avi"), tmp_path / "clip.mp4", 15.0, still=True)))
+    cells = []
+    while (read := clip.read())[0]:
+        cells.append(shrink(np.asarray(read[1], np.uint8)))
+    assert len(cells) == 300
+    assert max(moved(c, cells[0]) for c in cells) <= MOVED_MOST
+    assert any((c != cells[0]).any() for c in cells), "not a frozen picture"
 
 
 def test_the_clip_is_recoded_to_the_wanted_rate(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from vedette.streamer.tracking.rows import (
     LABEL,
     LIMIT_S,
     OWN_VOTES,
+    RETURNED_S,
     SCORE,
     SEEN_S,
     VOTES,
@@ -100,7 +101,7 @@ class Tracker:
         rows, view, look = self._take(cameras, seen)
         rows, view, look, detection = self._step(rows, view, look, seen, step, now, cameras)
         self._keep(cameras, rows, view, look)
-        return answer_of(rows, view, detection, now, wide)
+        return answer_of(rows, view, detection, now, wide, known=look is not None)
 
     def reset(self, camera: str) -> None:
         """A new epoch: forget the camera's tracks and its clock's last value. Its ids go on counting."""
@@ -176,6 +177,8 @@ class Tracker:
         """Predict, associate, correct, confirm, bury and begin; the new rows, ordered by camera, and their detections."""
         c, clock = self.config, spread(now, view)
         mine, pairs, risen = np.full(rows.shape[1], -1), None, None
+        if look is not None:
+            rows[RETURNED_S] = 0.0
         if len(mine):
             self._motion.predict(rows, spread(step, view))
             unseen = clock - rows[SEEN_S]

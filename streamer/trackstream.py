@@ -56,6 +56,7 @@ def track_message(
                 "velocity_per_s": [round(float(v), 4) for v in tracks.velocity_per_s[i]],
                 "age_s": round(float(tracks.age_s[i]), 3),
                 "since_seen_s": round(float(tracks.since_seen_s[i]), 3),
+                **returned_of(tracks, i),
                 **({"evidence": learned[i]} if learned[i] else {}),
             }
             for i in visible
@@ -72,3 +73,9 @@ def _known(tracks: Tracks, names: Sequence[str]) -> list[dict[str, float]]:
         {name: round(float(p), 4) for name, p in zip(names, row, strict=True) if not np.isnan(p)}
         for row in tracks.evidence
     ]
+
+
+def returned_of(tracks: Tracks, i: int) -> dict[str, float]:
+    """``returned_after_s`` in the picture in which object ``i`` was recognised and took its older id back, else nothing."""
+    away_s = 0.0 if tracks.returned_s is None else float(tracks.returned_s[i])
+    return {"returned_after_s": round(away_s, 3)} if away_s > 0 else {}

@@ -60,6 +60,8 @@ class Tracks:
     since the last detection that was matched. confirmed: bool [N]; unconfirmed ids never leave the process.
     detection: i32 [N] row of the frame's Detections matched to it, -1 when coasting.
     evidence: f32 [N,C] class probabilities from the temporal engine, NaN when unknown, or None.
+    returned_s: f32 [N], above 0 in the one picture in which an object was recognised and took its older id back:
+    seconds it had been out of sight; 0 otherwise. None: the detector gives no appearance.
     """
 
     id: NDArray[np.int64]
@@ -72,6 +74,7 @@ class Tracks:
     confirmed: NDArray[np.bool_]
     detection: NDArray[np.int32]
     evidence: F32 | None = None
+    returned_s: F32 | None = None
 
     def __post_init__(self) -> None:
         n = len(self.id)
@@ -100,6 +103,7 @@ class Tracks:
             self.confirmed[keep],
             self.detection[keep],
             None if self.evidence is None else self.evidence[keep],
+            None if self.returned_s is None else self.returned_s[keep],
         )
 
     @classmethod

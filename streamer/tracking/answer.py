@@ -15,6 +15,7 @@ from vedette.streamer.tracking.rows import (
     ID,
     LABEL,
     RATE,
+    RETURNED_S,
     SCORE,
     SEEN_BOX,
     SEEN_S,
@@ -23,8 +24,11 @@ from vedette.streamer.tracking.rows import (
 from vedette.streamer.types import Tracks
 
 
-def answer_of(rows: F64, view: I64 | None, detection: I64, now: F64, aspect: F64) -> list[Tracks]:
-    """The Tracks of every camera. rows: [K,N] ordered by camera; view, detection: [N]; now, aspect: [cameras]."""
+def answer_of(rows: F64, view: I64 | None, detection: I64, now: F64, aspect: F64, *, known: bool) -> list[Tracks]:
+    """The Tracks of every camera. rows: [K,N] ordered by camera; view, detection: [N]; now, aspect: [cameras].
+
+    known: there are appearances, by which an object can be recognised.
+    """
     n = rows.shape[1]
     scale = np.ones((4, 1) if view is None else (4, n))
     scale[::2] = 1.0 / spread(aspect, view)
@@ -49,6 +53,8 @@ def answer_of(rows: F64, view: I64 | None, detection: I64, now: F64, aspect: F64
         since,
         rows[CONFIRMED] > 0,
         detection.astype(np.int32),
+        None,
+        rows[RETURNED_S].astype(np.float32) if known else None,
     )
     if view is None:
         return [t]
@@ -64,6 +70,8 @@ def answer_of(rows: F64, view: I64 | None, detection: I64, now: F64, aspect: F64
             t.since_seen_s[a:b],
             t.confirmed[a:b],
             t.detection[a:b],
+            None,
+            None if t.returned_s is None else t.returned_s[a:b],
         )
         for a, b in pairwise(edges)
     ]

@@ -21,6 +21,7 @@ from vedette.streamer.tracking.rows import (
     ID,
     LABEL,
     OWN_VOTES,
+    RETURNED_S,
     SEEN_S,
     VOTES,
     empty_rows,
@@ -94,7 +95,8 @@ def recall(fresh: F64, fresh_look: F64, old: F64, old_look: F64, now: float, con
 
 
 def inherit(rows: F64, heir: I64, old: F64, source: I64) -> None:
-    """Give the tracks ``heir`` of ``rows`` the id, birth, votes and label of the tracks ``source`` of ``old``, in place."""
+    """Give the tracks ``heir`` of ``rows`` the older id, birth, votes and label of the tracks ``source`` of ``old``, in place."""
+    rows[RETURNED_S, heir] = rows[BORN_S, heir] - old[SEEN_S, source]
     for row in (ID, BORN_S):
         rows[row, heir] = old[row, source]
     rows[HITS, heir] += old[HITS, source]

@@ -39,8 +39,10 @@ LABEL: Final = 25
 GROUP: Final = 26
 #: score-weighted votes for LABEL that are not yet in its row of VOTES
 OWN_VOTES: Final = 27
+#: in the step in which it took an older id back: how long that had been out of sight, else 0
+RETURNED_S: Final = 28
 #: score-weighted votes, one row a label
-VOTES: Final = 28
+VOTES: Final = 29
 
 
 def empty_rows(labels: int) -> F64:

@@ -179,6 +179,20 @@ def test_a_person_who_left_returns_under_the_old_id_by_appearance() -> None:
     assert absence(Tracker(), look, look, gap_s=0.5) == {1}
 
 
+@pytest.mark.parametrize("gap_s", [0.5, 6.0])
+def test_a_return_keeps_the_older_id_and_says_so_once(gap_s: float) -> None:
+    """The picture that confirms the newcomer says how long it was away, no other does, and its age is the old one's."""
+    look, tracker = np.eye(8)[:1], Tracker()
+    frames = [(k / 10, looking(boxes(walker(0)), look)) for k in range(10)]
+    again = [(0.9 + gap_s + k / 10, looking(boxes(walker(0, x0=0.8)), look)) for k in range(5)]
+    first, second = follow(tracker, frames), follow(tracker, again)
+    said = [float(s) for a in [*first, *second] if a.returned_s is not None for s in a.returned_s if s > 0]
+    assert said == [pytest.approx(gap_s, abs=1e-3)]
+    last = second[-1]
+    assert last.id[last.detection >= 0].tolist() == [1]
+    assert last.age_s.max() == pytest.approx(0.9 + gap_s + 0.4, abs=1e-3)
+
+
 def test_a_stranger_does_not_inherit() -> None:
     """Another look, or the same look after remember_s, is another id."""
     look, other = np.eye(8)[:1], np.eye(8)[1:2]

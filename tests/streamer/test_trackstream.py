@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,3 +43,10 @@ def test_boxes_stay_inside_the_picture_and_those_outside_are_not_told() -> None:
         "yard", "b", Moment("dock", 1, 0, 0, 0.0, 0.0), (10, 10), tracks((-0.1, 0.5, 0.2, 1.3), (1.1, 0.1, 1.4, 0.5)), LABELS
     )  # fmt: skip
     assert [(track["id"], track["box"]) for track in found["tracks"]] == [("dock/b/1", [0.0, 0.5, 0.2, 1.0])]
+
+
+def test_a_return_is_told_in_its_picture() -> None:
+    """An object that took its older id back says how long it was away; its neighbour says nothing."""
+    both = replace(tracks((0.1, 0.2, 0.3, 0.4), (0.5, 0.2, 0.7, 0.4)), returned_s=np.array([0.0, 2.5], np.float32))
+    found = track_message("yard", "b", Moment("dock", 1, 0, 0, 0.0, 0.0), (10, 10), both, LABELS)
+    assert [track.get("returned_after_s") for track in found["tracks"]] == [None, 2.5]

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from vedette.streamer.jsontext import load_json
 from vedette.streamer.worker import SILENCE_S, START_S, STARTING_STATES, Setup
 
 log = logging.getLogger("vedette.supervisor")
@@ -113,9 +114,9 @@ class Child:
 
     def _take(self, line: bytes, now_s: float) -> None:
         try:
-            beat = json.loads(line, parse_constant=_refuse)
+            beat = load_json(line)
             state, deadline_s = beat["state"], float(beat.get("deadline_s", SILENCE_S))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             self.malformed += 1
             return
         if not isinstance(state, str) or len(line) > MAX_LINE or not deadline_s > 0:
@@ -202,10 +203,6 @@ def _inherited(hidden: Collection[str]) -> dict[str, str]:
         return any(secret == value or (len(secret) >= 8 and secret in value) for secret in hidden)
 
     return {k: v for k, v in os.environ.items() if k not in _OURS and not holds_one(v)}
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def status_words(status: int | None) -> str:

@@ -20,6 +20,8 @@ from vedette.streamer.errors import ConfigError
 _ENV = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null", "timestamp"))
 MAX_BYTES = 4 * 1024 * 1024
+#: Values after aliases are expanded; a few lines of them can stand for billions.
+MAX_VALUES = 50_000
 Key = tuple[str | int, ...]
 
 
@@ -84,6 +86,8 @@ def read_yaml(path: Path) -> Source:
 
 def _plain(node: yaml.Node, key: Key, source: Source, above: set[int]) -> Any:
     source.lines.setdefault(key, node.start_mark.line + 1)
+    if len(source.lines) > MAX_VALUES:
+        raise ConfigError(f"{source.path}:{node.start_mark.line + 1}: holds more than {MAX_VALUES} values")
     if id(node) in above:
         source.complain(key, "an alias must not contain itself")
         return None

@@ -447,6 +447,8 @@ class World:
         """Retention removes all but the newest, as far as nobody will send them again: it removes days, not seconds."""
         if self.hub is None or self.disk_full:
             return
+        for producer in self.producers:
+            producer.work()  # it hears what is committed
         waiting = {key for wire in self.wires for key in wire.sent()}
         waiting |= {key for producer in self.producers for key in producer.link._waiting}
         seq = 0
@@ -472,16 +474,17 @@ class World:
         self.disk_full = False
         if self.hub is None:
             self.start_hub()
+        assert self.hub is not None
         for _ in range(60):
             self.clock.advance(0.3)
             for producer in self.producers:
                 producer.work()
-            assert self.hub is not None
             self.hub._retry_s = 0.0
             self.hub_turn(1000, [])
             idle = all(p.link.waiting == 0 and len(p.desk) == 0 and p.link.hub_boot for p in self.producers)
             if idle and not any(wire.up for wire in self.wires):
                 break
+        self.relieved += self.hub._guard.pictures_deleted  # a full disk costs the oldest pictures
         for _ in range(20):
             self.tell_status()
             for reader in self.readers:

@@ -78,3 +78,14 @@ def capture_view(config: Config, name: str) -> Config:
             "http": HttpSection(listen=None),
         }
     )
+
+
+def infer_view(config: Config) -> Config:
+    """The part of the configuration that the infer process needs: no camera's address, no sink, no token."""
+    return config.model_copy(
+        update={
+            "cameras": {name: camera.model_copy(update={"source": "-"}) for name, camera in config.cameras.items()},
+            "alerts": AlertsSection(store=config.alerts.store),
+            "http": HttpSection(listen=None),
+        }
+    )

@@ -22,7 +22,7 @@ from vedette.streamer.config import Config, Loaded, load_config
 from vedette.streamer.environment import environment_faults
 from vedette.streamer.errors import ConfigError
 from vedette.streamer.post import Death, Post
-from vedette.streamer.reload import Changes, capture_view, changes, fixed_faults
+from vedette.streamer.reload import Changes, capture_view, changes, fixed_faults, infer_view
 from vedette.streamer.reporter import Reporter
 from vedette.streamer.restart import Backoff, Policy
 from vedette.streamer.sdnotify import Notifier
@@ -199,6 +199,8 @@ class Supervisor:
         if role == "capture":
             config = capture_view(config, name)
             secrets = tuple(secret for secret in secrets if secret in config.cameras[name].source)
+        elif role == "infer":
+            config, secrets = infer_view(config), ()
         return Setup(
             role=role,
             name=name,

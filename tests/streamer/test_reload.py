@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vedette.streamer.config import CameraSection, Config
-from vedette.streamer.reload import CAPTURE_KEYS, Changes, capture_view, changes, fixed_faults
+from vedette.streamer.reload import CAPTURE_KEYS, Changes, capture_view, changes, fixed_faults, infer_view
 
 GATE = {"gate": [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]}
 
@@ -63,6 +63,22 @@ def test_every_camera_key_has_somebody_who_notices() -> None:
     elsewhere = {"classes", "min_score", "offline_after", "zones", "lines", "rules"}
     assert set(CAPTURE_KEYS) | elsewhere == set(CameraSection.model_fields)
     assert not set(CAPTURE_KEYS) & elsewhere
+
+
+def test_the_infer_process_is_told_no_secret() -> None:
+    """No address of a camera, no sink, no token; rules, zones and engine are unchanged; the result is valid."""
+    whole = config(
+        cameras={"a": {"source": "rtsp://me:pw-a@h/a", "zones": GATE, "fps": 7}},
+        alerts={"sinks": [{"kind": "webhook", "url": "https://h/?token=t0ken"}], "store": "/s"},
+        http={"tokens": [{"name": "wall", "token": "t0ken-of-the-wall-0123"}]},
+    )
+    view = infer_view(whole)
+    text = str(view.model_dump(mode="json"))
+    assert not [secret for secret in ("pw-a", "t0ken", "rtsp") if secret in text]
+    assert (view.engine, view.site) == (whole.engine, whole.site)
+    assert view.cameras["a"].model_copy(update={"source": whole.cameras["a"].source}) == whole.cameras["a"]
+    assert Config.model_validate(view.model_dump(mode="json")) == view
+    assert "t0ken" not in str(capture_view(whole, "a").model_dump(mode="json"))
 
 
 def test_a_capture_process_is_told_only_what_it_needs() -> None:

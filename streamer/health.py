@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from vedette.streamer.rules.base import Check, explained
 from vedette.streamer.types import Phase
 
 
@@ -79,13 +80,18 @@ class CameraHealth:
         if missing_s >= self.offline_after_s or (sight.dying and not fresh):
             found += self._end("camera_frozen", {"reason": "offline"})
             if not self.offline:
-                explain: dict[str, Any] = {"no_picture_s": round(missing_s, 1), "ever_seen": self._ever_seen}
+                explain = explained(
+                    "no picture comes, or its process keeps dying" if sight.dying else "no picture comes",
+                    [Check("time without a picture", missing_s, self.offline_after_s, "s")],
+                    no_picture_s=round(missing_s, 1),
+                    ever_seen=self._ever_seen,
+                )
                 found.append(self._start("camera_offline", explain | ({"error": sight.error} if sight.error else {})))
             return found
         if fresh:
             found += self._returned(newest_s - before_s)
         if sight.frozen and not self.offline and not self.frozen:
-            found.append(self._start("camera_frozen", {}))
+            found.append(self._start("camera_frozen", explained("pictures come and do not change", [])))
         elif not sight.frozen:
             found += self._end("camera_frozen", {"reason": "moves"})
         return found
@@ -97,7 +103,7 @@ class CameraHealth:
         explain = {"outage_s": round(outage_s, 1)}
         found = self._end("camera_offline", explain)
         if was_seen:
-            found.append(self._start("camera_back", explain))
+            found.append(self._start("camera_back", explained("pictures come again", [], **explain)))
             found += self._end("camera_back", explain)
         return found
 

@@ -29,7 +29,11 @@ def test_an_outage_is_told_with_its_length_and_then_back() -> None:
     assert health.update(Sight(101.0), 105.9) == []
     (start,) = health.update(Sight(101.0, error="timed out"), 106.0)
     assert (start.kind, start.phase) == ("camera_offline", "start")
-    assert start.explain == {"no_picture_s": 5.0, "ever_seen": True, "error": "timed out"}
+    assert {key: start.explain[key] for key in ("no_picture_s", "ever_seen", "error")} == {
+        "no_picture_s": 5.0, "ever_seen": True, "error": "timed out",
+    }  # fmt: skip
+    (check,) = start.explain["checks"]
+    assert (check["value"], check["threshold"], check["met"]) == (5.0, 5.0, True)
     assert health.update(Sight(101.0), 200.0) == []
     end, back, back_end = health.update(Sight(221.0), 221.1)
     assert told([end, back, back_end]) == [("camera_offline", "end"), ("camera_back", "start"), ("camera_back", "end")]

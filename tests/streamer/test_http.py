@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import threading
@@ -314,3 +315,19 @@ def test_a_listener_that_never_reads_does_not_stop_the_hub(tmp_path: Path) -> No
             began = time.monotonic()
             assert hub.stop() == 0
             assert time.monotonic() - began < 4
+
+
+def test_the_clip_of_an_alert_is_served(hub: HubProcess, client: httpx.Client) -> None:
+    """404 for an alert whose clip has not come (or never will), the very bytes from the rev that brought it on."""
+    film = b"\x00\x00\x00\x1cftypisom film"
+    assert client.get("/api/v1/alerts/2/clip").status_code == 404
+    with EventLink(hub.events, "infer", "boot-1") as link:
+        link.send(numbered_event(1, rev=7, camera="dock"), film)
+        assert link.drain(10)
+    newest = client.get("/api/v1/alerts?from=0").json()["alerts"][-1]
+    assert newest["evidence"]["clip"].endswith("-7.mp4")
+    assert newest["evidence"]["snapshot"], "the picture of the start is still shown"
+    answer = client.get(f"/api/v1/alerts/{newest['seq']}/clip")
+    assert (answer.content, answer.headers["content-type"]) == (film, "video/mp4")
+    assert hashlib.sha256(film).hexdigest() == newest["evidence"]["clip_sha256"]
+    assert client.get("/api/v1/alerts/2/clip").status_code == 404, "what was told is never changed"

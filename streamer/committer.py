@@ -72,6 +72,7 @@ class Committer:
         self._most_held, self._most_held_bytes = most_held, most_held_bytes
         self.counters = counters
         self.trouble: str | None = None
+        self._told: set[str] = set()  # of this trouble, each once
         self._queue: list[Arrival | Greeting] = []
         self._keys: set[tuple[str, int]] = set()
         self._bytes = 0
@@ -186,6 +187,7 @@ class Committer:
         if self.trouble is not None:
             log.warning("the store takes alerts again; %d were held", len(arrivals))
         self.trouble = None
+        self._told.clear()
         stored = {(alert.id, alert.rev) for alert in outcome.stored}
         self.counters["pictures_unwritten"] += sum(
             1 for item in arrivals if item.jpeg and item.key in stored and item.key not in self._pictures
@@ -199,7 +201,9 @@ class Committer:
 
     def _note(self, error: Exception) -> None:
         self.counters["store_errors"] += 1
-        text = f"{type(error).__name__}: {error}"
-        if self.trouble != text:
+        # without the path: it is another one for every picture
+        text = f"{type(error).__name__}: {error.strerror if isinstance(error, OSError) else error}"
+        if text not in self._told:
+            self._told.add(text)
             log.error("the store does not take %d events: %s", self.held, text)
         self.trouble = text

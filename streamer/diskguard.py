@@ -72,11 +72,10 @@ class DiskGuard:
 
     def relieve(self) -> bool:
         """Free some space: the oldest pictures, else the reserve. False when there is nothing left to give, or the disk
-        takes nothing at all, not even that (read-only)."""
+        takes nothing at all, not even that (read-only): what was being written says so."""
         try:
             return self._relieve()
-        except OSError as error:
-            log.error("the disk of %s takes nothing: %s", self._store, error.strerror)
+        except OSError:
             return False
 
     def _relieve(self) -> bool:

@@ -91,12 +91,28 @@ class Daemon:
 
     def get(self, path: str) -> Any:
         """JSON of an HTTP path, or None while it does not answer with 200."""
-        inside = self.namespace.entered() if self.namespace else contextlib.nullcontext()
         try:
-            with inside, urllib.request.urlopen(f"http://{self.http}{path}", timeout=2) as answer:
-                return json.load(answer)
+            return json.loads(self._fetch(path))
         except (OSError, ValueError, http.client.HTTPException):
             return None
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value; 0 while it is not told."""
+        try:
+            text = self._fetch("/metrics").decode()
+        except (OSError, http.client.HTTPException):
+            return 0.0
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        for line in text.splitlines():
+            if line.startswith((f"{name}{{", f"{name} ")) and all(label in line for label in wanted):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def _fetch(self, path: str) -> bytes:
+        inside = self.namespace.entered() if self.namespace else contextlib.nullcontext()
+        with inside, urllib.request.urlopen(f"http://{self.http}{path}", timeout=2) as answer:
+            found: bytes = answer.read()
+            return found
 
     def processes(self) -> list[dict[str, Any]]:
         """The process table of /api/v1/processes."""

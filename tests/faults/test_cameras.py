@@ -80,14 +80,12 @@ def test_a_camera_that_changes_size_and_rate_goes_on(world: World) -> None:
     wait_for("the first of it", lambda: world.daemon.row(VICTIM).get("state") == "streaming", 60)
     world.recovery_s(time.monotonic())
 
-    def beat() -> dict[str, float]:
-        return world.daemon.row(VICTIM).get("beat", {})
-
-    epoch = beat()["epoch"]
-    wait_for("the new rate", lambda: beat().get("interval_s", 0) > 0.15, 60)
+    epochs = {epoch for name, epoch in world.watch.first if name == VICTIM}
+    interval_s = "vedette_camera_frame_interval_seconds"
+    wait_for("the new rate", lambda: world.daemon.metric(interval_s, camera=VICTIM) > 0.15, 60)
     again_s = world.recovery_s(time.monotonic())
     kept = world.others_keep()
-    assert beat()["epoch"] == epoch
+    assert {epoch for name, epoch in world.watch.first if name == VICTIM} == epochs
     world.serve()
     world.recovery_s(time.monotonic())
     after = world.settle(before)

@@ -96,7 +96,7 @@ def test_a_disk_that_turns_read_only_stops_no_camera(tmp_path: Path, data_dir: P
             disk.break_()
             wait_for("said aloud", lambda: any("does not take" in line for line in daemon.messages()), 60)
             committed = len(daemon.committed())
-            wait_for("events wait", lambda: daemon.row("infer").get("beat", {}).get("unacked", 0) > 0, 60)
+            wait_for("events wait", lambda: daemon.metric("vedette_infer_events_unacked") > 0, 60)
             kept = watch.kept(CAMERAS, FPS)
             assert {row["name"]: row["pid"] for row in daemon.processes()} == pids
             assert len(daemon.committed()) == committed

@@ -63,6 +63,7 @@ class EventLink:
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.producer, self.boot = producer, boot
+        self._born_ns = time.monotonic_ns()  # which of two lives of a producer is the later one
         self.capacity, self.picture_bytes = capacity, picture_bytes
         self.counters: Counter[str] = Counter(acked=0, lost=0, pictures_lost=0, resent=0, malformed=0, refused=0)
         self.hub_boot: str | None = None
@@ -170,8 +171,9 @@ class EventLink:
     def _greet(self, now_s: float) -> None:
         if self._waiting and not self._unsent and self.connected and now_s - self._progress_s > RESEND_S:
             self._resend(now_s)
+        hello = encode({"producer": self.producer, "boot": self.boot, "born_ns": self._born_ns})
         with contextlib.suppress(zmq.Again):  # no hub to greet yet: the next hello is due soon
-            self.socket.send_multipart([b"hello", encode({"producer": self.producer, "boot": self.boot})], zmq.NOBLOCK)
+            self.socket.send_multipart([b"hello", hello], zmq.NOBLOCK)
         self._next_hello_s = now_s + (HELLO_S if self.connected else SEARCH_S)
 
     def _flush(self) -> None:

@@ -83,6 +83,7 @@ class Hub:
         """Open the store and bind every address. Raises StoreError and ConfigError (exit 2)."""
         self._life = life
         self.counters: Counter[str] = Counter()
+        self._born_ns: dict[str, int] = {}
         self._next_status_s = self._next_sweep_s = self._retry_s = 0.0
         self._stack = contextlib.ExitStack()
         try:
@@ -220,6 +221,10 @@ class Hub:
             producer, boot = hello["producer"], hello["boot"]
             if not (isinstance(producer, str) and isinstance(boot, str) and len(producer) <= 256 and len(boot) <= 256):
                 raise WireError("hello: producer and boot need to be short strings")
+            born_ns = int(hello.get("born_ns", 0))
+            if born_ns < self._born_ns.get(producer, 0):
+                return  # while the hub hung, a life died whose hello is read after its heir's
+            self._born_ns[producer] = born_ns
             if self.state.boots.get(producer) != boot:
                 self.state.boots[producer] = boot
                 self._committer.offer(Greeting(producer, boot))

@@ -14,7 +14,8 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
                                                           (`vedette.streamer.creditlane`)
                        ``cut`` {"key","mono_ns","box","clip"}  please cut a snapshot of that moment, or a clip around it
 ``events.sock``    infer, supervisor DEALER (identity = producer) <-> hub ROUTER
-    producer -> hub    ``hello`` {"producer","boot"}        first, and again after every hub ``hello``
+    producer -> hub    ``hello`` {"producer","boot"[,"born_ns"]} first, and again every second; born_ns (monotonic): a
+                                                          hello of an earlier life than the one known is ignored
                        ``event`` Event jpeg [hub boot]      kept and resent until acknowledged; one that was meant for
                                                           another boot of the hub is answered by ``hello`` only
     hub -> producer    ``hello`` {"boot"}                   the hub is (again) there: resend what is not acknowledged

@@ -238,12 +238,13 @@ class LeavesIncidentsOpen(ModelOutbox):
         """Not."""
 
 
-class BelievesLateHellos(ModelOutbox):
+class BelievesLateHellos(ModelHub):
     """Takes the hello of a dead life for a new one."""
 
-    def _begin_boot(self, boot: Any, batch: Any, wall_s: float, mono_ns: int) -> None:
-        self._retired.pop((boot.producer, boot.boot), None)
-        super()._begin_boot(boot, batch, wall_s, mono_ns)
+    def _take(self, message: list[bytes]) -> None:
+        self._born_ns.clear()
+        self._outbox._retired.clear()
+        super()._take(message)
 
 
 class LosesPrev(ModelOutbox):
@@ -331,7 +332,7 @@ BUGS = [
     Plant(outbox=ForgetsWhatItHas),
     Plant(outbox=CountsOutsideTheTransaction),
     Plant(outbox=LeavesIncidentsOpen),
-    Plant(outbox=BelievesLateHellos),
+    Plant(hub=BelievesLateHellos),
     Plant(outbox=LosesPrev),
     Plant(link=SendsOnce),
     Plant(link=ForgetsWhenSent),

@@ -17,6 +17,8 @@ from vedette.streamer.address import is_loopback_host
 from vedette.streamer.config import Config, Loaded
 from vedette.streamer.config.yamlfile import Key
 from vedette.streamer.endpoint import is_loopback
+from vedette.streamer.errors import ConfigError
+from vedette.streamer.keyfolder import KeyFolder
 from vedette.streamer.sources import problem_of
 
 Address = tuple[str, int]
@@ -30,7 +32,7 @@ def environment_faults(
     running: the configuration this daemon already runs; its addresses are ours and not "in use". ports: whether to
     try the addresses. patience_s: how long an address may stay in use: a killed predecessor takes a moment to go.
     """
-    faults = store_faults(loaded) + _source_faults(loaded)
+    faults = store_faults(loaded) + _source_faults(loaded) + _key_faults(loaded)
     if ports:
         faults += _address_faults(loaded, running, time.monotonic() + patience_s)
     return faults
@@ -108,6 +110,18 @@ def _source_faults(loaded: Loaded) -> list[str]:
         if problem:
             found.append(loaded.fault(("cameras", name, "source"), problem, camera.source))
     return found
+
+
+def _key_faults(loaded: Loaded) -> list[str]:
+    """The site's own keys, when it has some: there, ours, and nobody else's to read."""
+    curve = loaded.config.alerts.curve
+    if curve is None:
+        return []
+    try:
+        KeyFolder(Path(curve.keys)).server()
+    except ConfigError as error:
+        return [loaded.fault(("alerts", "curve", "keys"), str(error), curve.keys)]
+    return []
 
 
 def addresses(config: Config) -> dict[Key, str]:

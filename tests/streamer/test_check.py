@@ -57,3 +57,41 @@ def test_a_missing_file_is_a_warning_not_a_fault(tmp_path: Path, capsys: pytest.
     assert captured.out == "ok: 1 camera, 0 rules, 0 sinks\n"
     assert "warning: " in captured.err
     assert "cameras.a.source: no such file here yet, got '/no/such.mp4'" in captured.err
+
+
+def test_what_is_legal_and_unsafe_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tcp address for others without keys, a password in the file, a webhook without encryption: warned, exit 0."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "version: 1\n"
+        "cameras:\n"
+        "  dock: {source: 'rtsp://viewer:hunter2@10.0.0.5/s'}\n"
+        "alerts:\n"
+        f"  store: '{tmp_path}/s'\n"
+        "  publish: tcp://0.0.0.0:0\n"
+        "  replay: tcp://127.0.0.1:0\n"
+        "  sinks: [{kind: webhook, url: 'http://example.org/h'}]\n"
+        "http: {listen: null}\n"
+    )
+    assert cli.main(["check", str(path)]) == 0
+    said = capsys.readouterr().err
+    assert f"{path}:3: cameras.dock.source: holds a secret" in said
+    assert f"{path}:6: alerts.publish: others can listen without a key" in said
+    assert "alerts.replay" not in said
+    assert "alerts.sinks[0].url: is not encrypted" in said
+    assert "hunter2" not in said
+
+
+def test_keys_that_are_not_there_are_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """alerts.curve names a folder without keys: exit 2, the line, and the command that makes them; then exit 0."""
+    path, keys = tmp_path / "c.yaml", tmp_path / "keys"
+    path.write_text(
+        "version: 1\ncameras: {}\nhttp: {listen: null}\nalerts:\n"
+        f"  store: '{tmp_path}/s'\n  publish: tcp://127.0.0.1:0\n  replay: tcp://127.0.0.1:0\n  curve: {{keys: '{keys}'}}\n"
+    )
+    assert cli.main(["check", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}:8: alerts.curve.keys" in said
+    assert f"vedette keys new NAME --dir {keys}" in said
+    assert cli.main(["keys", "new", "wall", "--dir", str(keys), "--out", str(tmp_path / "wall.key")]) == 0
+    assert cli.main(["check", str(path)]) == 0

@@ -22,6 +22,9 @@ MINUTES ?= 3
 soak: $(VENV)/.dev system-packages
 	$(BIN)/python tools/soak.py --minutes $(MINUTES) --out soak-out
 
+fuzz: $(VENV)/.dev
+	$(BIN)/python tools/fuzz.py --seconds $(SECONDS) --keep fuzz-crashes
+
 check: test
 
 format: $(VENV)/.dev

@@ -20,7 +20,7 @@ def test_bench_alerts_prints_checked_figures(tmp_path: Path) -> None:
         "bench",
         "alerts",
         "--seconds",
-        "0.5",
+        "1",
         "--store",
         str(tmp_path),
     ]
@@ -28,11 +28,15 @@ def test_bench_alerts_prints_checked_figures(tmp_path: Path) -> None:
         [*command, "--subscribers", "2", "--snapshot-kb", "20"], stdout=subprocess.PIPE, timeout=100, check=True
     )
     report = json.loads(done.stdout)
-    assert report["raw_fsync"]["per_s"] > 0
-    assert [row["mode"] for row in report["results"]] == ["flat_out", "paced"]
+    assert report["raw_fsync"]["before"]["per_s"] > 0
+    assert report["raw_fsync"]["after"]["per_s"] > 0
+    assert [row["mode"] for row in report["results"]] == ["flat_out", "tenth"]
+    assert report["results"][1]["alerts_per_s"] < report["results"][0]["alerts_per_s"]
     for row in report["results"]:
         assert row["gapless"]
         assert row["alerts"] > 0
+        assert row["commits_per_s"] > 0
+        assert all(cpu_us > 0 for cpu_us in row["cpu_us_per_alert"].values())
         assert 0 < row["ack_p50_ms"] <= row["ack_p99_ms"]
         assert row["delivery_p50_ms"] > 0
     assert list(tmp_path.iterdir()) == []

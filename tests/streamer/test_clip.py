@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +18,14 @@ from numpy.typing import NDArray
 
 from tests.streamer.captured import captured
 from tests.streamer.clips import write_clip
+from vedette.streamer.bench._hub import HubProcess
 from vedette.streamer.clip import MOST_WAITING, ClipForm, ClipMaker, encode_clip
 from vedette.streamer.clipdesk import PATIENCE_S, SETTLE_S, ClipDesk
+from vedette.streamer.committer import Arrival, Committer
 from vedette.streamer.config.schema import ClipSection
+from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.errors import VedetteError
+from vedette.streamer.eventlink import EventLink
 from vedette.streamer.evidence import EvidenceRing
 from vedette.streamer.mailbox import Snapshot
 from vedette.streamer.outbox import Draft, Outbox, Picture
@@ -190,3 +197,40 @@ def test_a_capture_process_makes_a_clip_with_privacy_applied(tmp_path: Path) -> 
     assert good
     assert picture[:, :70].mean() < 12
     assert picture[:, 90:].mean() > 30
+
+
+def test_a_hub_killed_before_the_clip_came_gets_it_afterwards(tmp_path: Path) -> None:
+    """The alert was committed long before; the clip waits with its producer until a hub takes it, once."""
+    film = encode_clip([(0, partial(grey, 50))], 0, S, ClipForm(), tmp_path)
+    with HubProcess(tmp_path / "store") as hub, EventLink(hub.events, "infer", "b1") as link:
+        link.send(START, b"\xff\xd8\xff picture \xff\xd9")
+        assert link.drain(20)
+        hub.kill()
+        link.send(replace(START, rev=1, phase="end"))
+        link.send(replace(START, rev=2, phase="update", explain={"clip": {"before_s": 5, "after_s": 5}}), film)
+        hub.start()
+        assert link.drain(20)
+    reader = OutboxReader(tmp_path / "store")
+    alerts = [json.loads(alert.body) for alert in reader.page(0).alerts]
+    reader.close()
+    assert [(alert["rev"], alert["phase"]) for alert in alerts] == [(0, "start"), (1, "end"), (2, "update")]
+    assert alerts[2]["latency_ms"]["total"] is None, "a clip has no latency"
+    assert (tmp_path / "store" / alerts[2]["evidence"]["clip"]).read_bytes() == film
+    assert alerts[2]["evidence"]["snapshot"] == alerts[0]["evidence"]["snapshot"]
+
+
+def test_a_clip_that_the_disk_does_not_take_costs_the_alert_nothing(tmp_path: Path) -> None:
+    """The telling is committed without its film, and the loss is counted."""
+    outbox, counters = Outbox(tmp_path, site="s"), Counter[str]()
+
+    class Full(Snapshots):
+        def write_all(self, wanted: Sequence[tuple[Event, bytes]]) -> list[Picture]:
+            raise OSError(errno.ENOSPC, f"no space for {len(wanted)}")
+
+    committer = Committer(outbox, Full(tmp_path), DiskGuard(tmp_path, reserve_bytes=0), counters)
+    film = encode_clip([(0, partial(grey, 50))], 0, S, ClipForm(), tmp_path)
+    committer.offer(Arrival(replace(START, rev=1, phase="update"), film, b"infer"))
+    outcome, _ = committer.commit()
+    assert json.loads(outcome.stored[0].body)["evidence"]["clip"] is None
+    assert counters["pictures_unwritten"] == 1
+    outbox.close()

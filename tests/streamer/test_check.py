@@ -87,7 +87,7 @@ def test_keys_that_are_not_there_are_a_fault(tmp_path: Path, capsys: pytest.Capt
     path, keys = tmp_path / "c.yaml", tmp_path / "keys"
     path.write_text(
         "version: 1\ncameras: {}\nhttp: {listen: null}\nalerts:\n"
-        f"  store: '{tmp_path}/s'\n  publish: tcp://127.0.0.1:0\n  replay: tcp://127.0.0.1:0\n  curve: {{keys: '{keys}'}}\n"
+        f"  store: '{tmp_path}/s'\n  publish: tcp://127.0.0.1:0\n  replay: ipc://{tmp_path}/r\n  curve: {{keys: '{keys}'}}\n"
     )
     assert cli.main(["check", str(path)]) == 2
     said = capsys.readouterr().err

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: demo test test-all soak check format system-packages clean
+.PHONY: demo test test-all soak fuzz check format system-packages clean
 
 demo: $(VENV)/.demo
 	$(BIN)/vedette demo --seconds 40 --out demo-out
@@ -22,8 +22,10 @@ MINUTES ?= 3
 soak: $(VENV)/.dev system-packages
 	$(BIN)/python tools/soak.py --minutes $(MINUTES) --out soak-out
 
+# a minute a target; longer: make fuzz FUZZ_SECONDS=3600
+FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev
-	$(BIN)/python tools/fuzz.py --seconds $(SECONDS) --keep fuzz-crashes
+	$(BIN)/python tools/fuzz.py --seconds $(FUZZ_SECONDS) --keep fuzz-crashes
 
 check: test
 

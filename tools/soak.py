@@ -34,11 +34,15 @@ sys.path.insert(0, str(ROOT))
 
 from tests.faults.daemon import Daemon, Listener  # noqa: E402
 from tests.faults.frames import FrameWatch  # noqa: E402
+from tests.faults.leaks import run_dir_of  # noqa: E402
 from tests.faults.proxy import Proxy  # noqa: E402
 from tests.faults.world import live_camera, server_options  # noqa: E402
 from tests.streamer.rtsp import RtspServer  # noqa: E402
+from vedette.streamer.bench._hub import numbered_event  # noqa: E402
 from vedette.streamer.errors import SourceError  # noqa: E402
+from vedette.streamer.eventlink import EventLink  # noqa: E402
 from vedette.streamer.sample import find_clip  # noqa: E402
+from vedette.streamer.wire import EVENTS, ipc  # noqa: E402
 
 STEADY = ("rtsp0", "rtsp1", "rtsp2", "rtsp3", "file0", "file1")
 FLAPPING, FROZEN = "flapping", "frozen"
@@ -51,6 +55,8 @@ WARM_UP = 0.25
 BLOCKS = 12
 #: From so many minutes on a slope is judged, per hour of the mean.
 JUDGED_MIN, MOST_SLOPE = 10.0, 0.01
+#: Alerts in the store before the run begins: the hub's database cache (16 MB) is full then, and its memory level.
+PREFILL = 24_000
 #: Descriptors and threads a process may have more at the end.
 SLACK = 4
 
@@ -93,9 +99,20 @@ class Soak:
         closing(self.daemon.close)
         self.daemon.start()
         self.daemon.wait_ready(300)
+        self._prefill()
         self.listener, self.watch = Listener(self.daemon), FrameWatch(self.daemon.publish)
         closing(self.watch.close)
         self.daemon.wait_streaming(*STEADY, timeout_s=300)
+
+    def _prefill(self) -> None:
+        with EventLink(ipc(run_dir_of(self.daemon), EVENTS), "soak", "soak-1") as link:
+            for number in range(1, PREFILL + 1):
+                while link.waiting > 1000:
+                    link.work()
+                    time.sleep(0.001)
+                link.send(numbered_event(number, producer="soak", boot="soak-1"))
+            if not link.drain(120):
+                raise RuntimeError("soak: the hub did not take what fills its store")
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()

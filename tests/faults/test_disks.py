@@ -108,7 +108,8 @@ def test_a_disk_that_turns_read_only_stops_no_camera(tmp_path: Path, data_dir: P
             again_s = round(time.monotonic() - mended_s, 1)
             alerts = listener.agrees_with(daemon)
             assert kept is None or kept >= ENOUGH
-            assert code == 1  # truthful: events were left that no disk took
+            assert code == 0  # nobody had to be killed; that events were left is in the log
+            assert any("were not acknowledged" in line for line in daemon.messages())
             assert daemon.stop() == 0
             watch.close()
         finally:

@@ -34,9 +34,11 @@ class Pair(NamedTuple):
 
 
 def new_pair() -> Pair:
-    """A fresh pair from the system's randomness."""
-    public, secret = zmq.curve_keypair()
-    return Pair(public.decode(), secret.decode())
+    """A fresh pair from the system's randomness; neither key begins with a dash, as an option does."""
+    while True:
+        public, secret = zmq.curve_keypair()
+        if not (public.startswith(b"-") or secret.startswith(b"-")):
+            return Pair(public.decode(), secret.decode())
 
 
 def pair_of(secret: str) -> Pair:

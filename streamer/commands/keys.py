@@ -66,7 +66,7 @@ def _new(args: argparse.Namespace) -> int:
         print(
             f"{args.name} is let in with the secret key in {out}; give it that file over a safe road, and delete it here"
         )
-    print(f"server key: {folder.server().public}")
+    print(f"server key, also in {folder.path / 'server.pub'}: {folder.server().public}")
     return 0
 
 

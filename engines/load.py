@@ -13,11 +13,12 @@ from vedette.engines.api import LABELS, Engine, EngineFault, EngineSpec
 from vedette.engines.canvas import DEFAULT_SIZE, parse_size
 from vedette.engines.detector import Detector
 from vedette.engines.runtimes.onnxruntime import OrtRuntime, sha256_of
+from vedette.engines.runtimes.ringdevice import CUDA, cuda_provider
 
 #: backend -> "module:function", called as f(source, name=, size=, threads=) -> (Runtime, (height, width), precision)
 BACKENDS = {
     "onnxruntime": "vedette.engines.load:open_onnxruntime",
-    "tensorrt": "vedette.engines.runtimes.tensorrt:open_detector",
+    "onnxruntime-cuda": "vedette.engines.load:open_cuda",
 }
 
 
@@ -34,7 +35,7 @@ def load(
 
     name_or_path: ``vedette-nano`` (shipped), a name of ``vedette models list``, or an ONNX file. size: canvas as
     "WIDTHxHEIGHT" in multiples of 32, or fast | default | quality; more pixels find smaller people and cost
-    time in proportion; None is 416x256, or the graph's own size where it is fixed. backend: auto, onnxruntime or tensorrt.
+    time in proportion; None is 416x256, or the graph's own size where it is fixed. backend: see `choose_backend`.
     family, labels: for foreign graphs, see `vedette.engines.adapt`.
     """
     path = resolve(name_or_path)
@@ -73,11 +74,17 @@ def resolve(name_or_path: str) -> Path:
 
 
 def choose_backend(backend: str) -> tuple[str, str]:
-    """The backend to use, and why, in one sentence."""
-    if backend in ("auto", "cpu"):
-        return "onnxruntime", "ONNX Runtime on the CPU: it runs everywhere and needs no build"
+    """The backend of the detector, and why, in one sentence. ``auto`` and ``tensorrt`` try TensorRT, ONNX Runtime's CUDA
+    provider, and its CPU: the detector has no TensorRT runtime yet, the temporal engine has (`vedette.engines.temporal_load`).
+    """
+    if backend in ("auto", "tensorrt"):
+        why = "TensorRT runs the temporal engine only"
+        try:
+            return "onnxruntime-cuda", f"ONNX Runtime's CUDA provider ({cuda_provider()}); {why}"
+        except EngineFault as e:
+            return "onnxruntime", f"ONNX Runtime on the CPU: no CUDA provider ({e}); {why}"
     if backend not in BACKENDS:
-        raise EngineFault(f"engine.backend: needs one of {['auto', *BACKENDS]}, got {backend!r}")
+        raise EngineFault(f"engine.backend: needs one of {['auto', 'tensorrt', *BACKENDS]}, got {backend!r}")
     return backend, f"{backend}: asked for by the configuration"
 
 
@@ -85,7 +92,18 @@ def open_onnxruntime(
     source: Path | bytes, *, name: str, size: str | None, threads: int | None
 ) -> tuple[OrtRuntime, tuple[int, int], str]:
     """The CPU backend: runtime, canvas (height, width) and precision."""
-    runtime = OrtRuntime(source, name=name, threads=threads)
+    return _opened(OrtRuntime(source, name=name, threads=threads), name, size)
+
+
+def open_cuda(
+    source: Path | bytes, *, name: str, size: str | None, threads: int | None
+) -> tuple[OrtRuntime, tuple[int, int], str]:
+    """ONNX Runtime's CUDA provider: runtime, canvas (height, width) and precision."""
+    return _opened(OrtRuntime(source, name=name, threads=threads, provider=CUDA), name, size)
+
+
+def _opened(runtime: OrtRuntime, name: str, size: str | None) -> tuple[OrtRuntime, tuple[int, int], str]:
+    """A runtime that holds a detector, with the canvas it is to be given."""
     if "pixels" not in runtime.inputs or len(runtime.inputs["pixels"].shape) != 4:
         found = {k: list(p.shape) for k, p in runtime.inputs.items()}
         raise EngineFault(
@@ -104,7 +122,7 @@ def _spec(
     runtime: Any, path: Path, hw: tuple[int, int], labels: Sequence[str] | None, backend: str, precision: str, why: str
 ) -> EngineSpec:
     meta = getattr(runtime, "metadata", {})
-    own = tuple(json.loads(meta.get("vedette.labels", "null")) or LABELS)
+    own = _own_labels(meta.get("vedette.labels", "null"), path)
     names = tuple(labels or own)
     if "vedette.labels" in meta and len(names) != len(own):
         raise EngineFault(
@@ -114,6 +132,17 @@ def _spec(
     dim = int(port.shape[-1]) if port is not None else None
     name = meta.get("vedette.name", path.stem)
     return EngineSpec(name, hw, names, dim, backend, precision, why, sha256_of(path))
+
+
+def _own_labels(text: str, path: Path) -> tuple[str, ...]:
+    """The class names in a model's metadata. EngineFault when they are none."""
+    try:
+        names = json.loads(text) or LABELS
+        if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+            raise ValueError("needs a list of names")
+    except (ValueError, RecursionError) as e:
+        raise EngineFault(f"{path}: vedette.labels in its metadata: {e}, got {text:.60}; export the model again") from e
+    return tuple(names)
 
 
 def _imported(target: str) -> Callable[..., Any]:

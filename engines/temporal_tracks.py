@@ -215,13 +215,14 @@ class TrackEvidence:
         return temporal, where
 
     def _context(self, scene: F32 | None) -> tuple[F32 | None, NDArray[np.bool_] | None]:
-        """Scene tokens first; places beyond them (audio) are there but silent."""
+        """Scene tokens first; places beyond them (audio) are there but silent; tokens beyond the model's places are not read."""
         config = self.engine.config
         if scene is None or not config.context:
             return None, None
-        if scene.shape[0] > config.context or scene.shape[1] != config.context_dim:
+        scene = scene[: config.context]
+        if scene.shape[1] != config.context_dim:
             raise ValueError(
-                f"TrackFrame.scene: needs at most {config.context} tokens of {config.context_dim}, got {list(scene.shape)}; "
+                f"TrackFrame.scene: needs tokens of {config.context_dim}, got {list(scene.shape)}; "
                 "export the temporal engine for this detector"
             )
         context = np.zeros((config.context, config.context_dim), np.float32)

@@ -41,7 +41,8 @@ import hashlib, importlib, json
 load = importlib.import_module("vedette.engines.load")
 backend, why = load.choose_backend("auto")
 path = load.resolve("vedette-nano")
-print(json.dumps({"backend": backend, "why": why, "model": str(path),
+temporal = importlib.import_module("vedette.engines.temporal_load")
+print(json.dumps({"backend": backend, "why": why, "temporal": temporal.backend_here(), "model": str(path),
                   "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
 """
 #: distribution names of what is optional

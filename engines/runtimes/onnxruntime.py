@@ -47,7 +47,7 @@ class OrtRuntime:
 
     source: a path, or the bytes of a model (then ``name`` says what to call it in errors). fixed: values for
     free dimensions by name, which lets the runtime fold shapes away. threads: raising it lowers the latency of
-    one call and the throughput of the machine.
+    one call and the throughput of the machine. provider: of ONNX Runtime, what it cannot run falls to the CPU.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class OrtRuntime:
         name: str | None = None,
         threads: int | None = None,
         fixed: Mapping[str, int] | None = None,
+        provider: str = "CPUExecutionProvider",
     ) -> None:
         import onnxruntime as ort
 
@@ -72,12 +73,18 @@ class OrtRuntime:
         if not isinstance(source, bytes):
             source = read_model(source)
         try:
-            self._session: Any = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(
+                source, options, providers=list(dict.fromkeys((provider, "CPUExecutionProvider")))
+            )
         except Exception as e:
             raise EngineFault(
                 f"{self.name}: ONNX Runtime {ort.__version__} cannot load it: {first_line(e)}; "
                 "the file may be truncated or use a newer opset: check its SHA-256, or export it again"
             ) from e
+        if provider not in self._session.get_providers():
+            raise EngineFault(
+                f"{self.name}: {provider} could not be started, got {self._session.get_providers()}; use backend onnxruntime"
+            )
         self.inputs = {p.name: _port(p) for p in self._session.get_inputs()}
         self.outputs = {p.name: _port(p) for p in self._session.get_outputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 from tests.engines.rift_streams import SMALL, random_model  # noqa: E402
-from vedette.engines.api import EngineFault  # noqa: E402
 from vedette.engines.models.rift_export import export_rift  # noqa: E402
-from vedette.engines.runtimes.cuda import probe_driver  # noqa: E402
 from vedette.engines.runtimes.ringstate import RingSession  # noqa: E402
 from vedette.engines.temporal import TemporalEngine  # noqa: E402
-from vedette.engines.temporal_load import open_temporal  # noqa: E402
-from vedette.engines.temporal_spec import TOKEN_DIM, load_graph, save_graph  # noqa: E402
+from vedette.engines.temporal_spec import TOKEN_DIM  # noqa: E402
 from vedette.engines.temporal_tracks import (  # noqa: E402
     NOVELTY_WARM_UP_S,
     Novelty,
@@ -160,31 +156,3 @@ def test_novelty_is_high_when_the_scene_breaks_the_expectation() -> None:
         usual += [score] if score is not None else []
     assert abs(np.median(usual)) < 1
     assert novelty.update(60.1, np.full((4, 8), 9.0, np.float32), None) > 10
-
-
-def test_tensorrt_takes_the_fp16_twin(tmp_path: Path) -> None:
-    """Beside an int8 graph for the CPU the fp16 twin is taken; without one the int8 graph is refused for TensorRT."""
-    from vedette.engines import temporal_load
-
-    model = tmp_path / "m.onnx"
-    weights = random_model(CONFIG).weights()
-    save_graph(model, *export_rift(CONFIG, weights, "kvu", "int8"))
-    graph, spec = load_graph(model)
-    with pytest.raises(EngineFault, match=r"is int8 for the CPU, got no m-fp16\.onnx"):
-        temporal_load._for_tensorrt(model, graph, spec)
-    save_graph(tmp_path / "m-fp16.onnx", *export_rift(CONFIG, weights, "kvu", "fp16"))
-    assert temporal_load._for_tensorrt(model, graph, spec)[1].precision == "fp16"
-
-
-def test_auto_says_why(exported: Any, tmp_path: Path) -> None:
-    """Without a driver auto serves on the CPU and says so; tensorrt demanded is a fault; an unknown backend names the known."""
-    save_graph(tmp_path / "m.onnx", *exported)
-    if probe_driver()[0]:
-        pytest.skip("this machine has a GPU")
-    engine, reason = open_temporal(tmp_path / "m.onnx", 2)
-    assert engine.runner.backend == "onnxruntime"
-    assert "TensorRT cannot be had" in reason
-    with pytest.raises(EngineFault, match="tensorrt: no CUDA driver"):
-        open_temporal(tmp_path / "m.onnx", 2, backend="tensorrt")
-    with pytest.raises(EngineFault, match="got 'gpu'"):
-        open_temporal(tmp_path / "m.onnx", 2, backend="gpu")

@@ -207,7 +207,7 @@ def test_what_cannot_be_had_is_refused_with_the_fix(detector_spec: Any, tmp_path
 
     for temporal, sentence in (
         ("nosuch", "no model of learned evidence is called 'nosuch'"),
-        ("./x.onnx", "cannot be read"),
+        ("./x.onnx", "is no sidecar of a temporal model"),
     ):
         with pytest.raises(EngineError, match=sentence):
             open_stage(EngineSection(temporal=temporal), detector_spec, [], 1)

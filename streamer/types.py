@@ -83,6 +83,9 @@ class Tracks:
                 f"Tracks: xyxy needs [{n},4] and velocity_per_s [{n},2], "
                 f"got {list(self.xyxy.shape)} and {list(self.velocity_per_s.shape)}"
             )
+        columns = (self.score, self.label, self.age_s, self.since_seen_s, self.confirmed, self.detection)
+        if [len(column) for column in columns if column.ndim == 1] == [n] * len(columns):
+            return
         for name in ("score", "label", "age_s", "since_seen_s", "confirmed", "detection"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"Tracks.{name}: needs [{n}], got {list(getattr(self, name).shape)}")

@@ -59,7 +59,6 @@ class Motion:
         np.subtract(1.0, k0, out=k0)
         c *= k0
         p *= k0
-        np.maximum(rows[2:4], 1e-6, out=rows[2:4])
         np.copyto(rows[SEEN_BOX], box, where=seen)
 
     def begin(self, rows: F64, box: F64) -> None:

@@ -137,10 +137,12 @@ def _numbers(flow: F32, before: F32 | None, change: F32, found: Detections) -> F
     each = _per_person(people.xyxy, flow, speed, turn, moved)
     overlap = _overlaps(people.xyxy)
     n = len(people)
-    tall = (people.xyxy[:, 3] - people.xyxy[:, 1]) if n else np.zeros(1, np.float32)
-    wide = np.zeros(1, np.float32)
+    tall: F32 = people.xyxy[:, 3] - people.xyxy[:, 1] if n else np.zeros(1, np.float32)
+    wide: F32 = np.zeros(1, np.float32)
     if n:
-        wide = (people.xyxy[:, 2] - people.xyxy[:, 0]) * np.float32(width / height) / np.maximum(tall, 1e-3)
+        wide = np.asarray(
+            (people.xyxy[:, 2] - people.xyxy[:, 0]) * (width / height) / np.maximum(tall, 1e-3), np.float32
+        )
     shared = (overlap[:, None] * each).max(0) if n else np.zeros(PERSON_NUMBERS)
     each = each if n else np.zeros((1, PERSON_NUMBERS), np.float32)
     head = [

@@ -1,6 +1,7 @@
 """Figures of the learned evidence, JSON to stdout.
 
     eval_events.py fights --features F --cache C --peers P    grouped 5-fold: AUC, accuracy, time to detection, against the floors
+    eval_events.py delay  --features F --cache C              time to detection at the shipped threshold
     eval_events.py falls  --features F --cache C              leave one subject out: recall, precision, delay, false alarms
     eval_events.py quiet  --features F                        false alarms of the shipped model on clips without either
     eval_events.py ablation --features F --cache C            RIFT with window 1, 16, 64, with and without folds; GRU; frame
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence as Many
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from event_data import Sequence, detections_of, fall_span, load, motion_tokens, 
 from train_events import (
     fall_weights,
     fit_fall,
+    fit_regression,
     group_folds,
     out_of_group,
     platt,
     real_people,
+    regression_logits,
     write,
 )
 
@@ -146,6 +148,37 @@ def cmd_fights(a: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def cmd_delay(a: argparse.Namespace) -> dict[str, Any]:
+    """When the rule (0.7 for 0.3 s) would start in each clip, by models that have not seen the clip's group; no tracker needed."""
+    variants = [load(a.features, "fights", v, a.cache) for v in a.variants]
+    clips = variants[0]
+    label = np.array([s.fight for s in clips])
+    parts = group_folds(clips, 0)
+    logits: list[np.ndarray] = [np.zeros(0)] * len(clips)
+    for test in parts:
+        hidden = {clips[i].group for i in test}
+        weights = fit_regression([s for v in variants for s in v if s.group not in hidden])
+        for i in test:
+            logits[i] = regression_logits(weights, clips[i])
+    slope, offset = platt(np.array([x.max(initial=-9.0) for x in logits]), label)
+    starts = np.full(len(clips), np.nan)
+    for i, (s, x) in enumerate(zip(clips, logits, strict=True)):
+        times, high = s.time_s[len(s.time_s) - len(x) :] - s.time_s[0], slope * x + offset >= np.log(0.7 / 0.3)
+        since = np.nan
+        for time_s, is_high in zip(times, high, strict=True):
+            since = (time_s if np.isnan(since) else since) if is_high else np.nan
+            if time_s - since >= 0.3 - 1e-6:
+                starts[i] = time_s
+                break
+    told = ~np.isnan(starts)
+    return {
+        "threshold": 0.7,
+        "fights_told": round(float(told[label > 0].mean()), 3),
+        "others_told": round(float(told[label == 0].mean()), 3),
+        "median_s_from_clip_start": round(float(np.nanmedian(starts[label > 0])), 2),
+    }
+
+
 def replay(path: Path, model: Path, rules: list[dict[str, Any]]) -> tuple[list[Event], dict[str, Any], float, float]:
     """A stored clip through tracker, evidence and rules: events, what is known of it, its seconds, its best fight probability."""
     arrays, meta = read(path)
@@ -175,14 +208,14 @@ def cmd_falls(a: argparse.Namespace) -> dict[str, Any]:
     falls = load(a.features, "falls", 0, a.cache)
     zeros = {"mean": np.zeros(47), "std": np.ones(47), "w": np.zeros((1, 141)), "b": np.zeros(1)}
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for subject in sorted({s.group for s in falls}):
+    for subject in sorted({s.group for s in falls}):
+        model = a.cache / f"without_{subject}.onnx"
+        if not model.exists():
             net = fit_fall(real_people([s for s in falls if s.group != subject], a.features))
-            model = Path(folder) / f"{subject}.onnx"
             write(model, zeros, fall_weights(net))
-            for s in falls:
-                if s.group == subject:
-                    rows += [judged(a.features / "falls" / "0" / (s.name.replace("/", "_") + ".npz"), model)]
+        for s in falls:
+            if s.group == subject:
+                rows += [judged(a.features / "falls" / "0" / (s.name.replace("/", "_") + ".npz"), model)]
     fell = [r for r in rows if r["fell_s"] is not None]
     hit, false = [r for r in fell if r["delay_s"] is not None], sum(r["false"] for r in rows)
     calm = [r for r in rows if r["fell_s"] is None]
@@ -247,7 +280,7 @@ def cmd_ablation(a: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("fights", "falls", "quiet", "ablation"))
+    parser.add_argument("what", choices=("fights", "delay", "falls", "quiet", "ablation"))
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--peers", type=Path)
@@ -255,7 +288,13 @@ def main() -> None:
     parser.add_argument("--variants", type=int, nargs="+", default=[0, 1])
     a = parser.parse_args()
     torch.set_num_threads(1)
-    command = {"fights": cmd_fights, "falls": cmd_falls, "quiet": cmd_quiet, "ablation": cmd_ablation}[a.what]
+    command = {
+        "fights": cmd_fights,
+        "falls": cmd_falls,
+        "quiet": cmd_quiet,
+        "delay": cmd_delay,
+        "ablation": cmd_ablation,
+    }[a.what]
     print(json.dumps(command(a), indent=1))
 
 

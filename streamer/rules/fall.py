@@ -1,15 +1,17 @@
 """Somebody falls and stays down: learned evidence of a person's track.
 
 The temporal engine gives a probability from how the box of a person changes (evidence ``fall``, see the model card
-``vedette-events.md``): upright, then within a second low and wide. In the first half second of a track it is unknown. It starts when the
-probability has been at least ``threshold`` for ``seconds``; a person who lies is often not found any more, so a track that is lost right
+``vedette-events.md``): upright, then within a second low and wide. In the first half second of a track it is unknown. Somebody goes down
+when the probability is at least ``threshold`` and the box has lost `DROP` of the height that it had in the last `BEFORE_S` (who walks out
+of the picture, or behind something, has not), and it starts when they have been down for ``seconds``; a person who lies is often not found any more, so a track that is lost right
 after it fell counts as down, for `LOST_S` at most. It ends when the probability has been lower for `END_S` (got up), or when the person
 has not been seen for `LOST_S`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -25,12 +27,16 @@ from vedette.streamer.types import Phase
 END_S = 2.0
 #: Somebody who was down and is not seen counts as down for this long, seconds.
 LOST_S = 10.0
+#: Share of the height of the last `BEFORE_S` that somebody who falls loses.
+DROP, BEFORE_S = 0.35, 4.0
+#: People lower than this when upright are too few pixels to be judged, picture heights.
+LEAST_HEIGHT = 0.1
 #: Once it has started, low begins at this share of the threshold.
 EASE = 0.5
 
 
 class FallConfig(RuleConfig):
-    """threshold: probability; raise: fewer false alarms, more falls missed; 0 reports every person's best. seconds: how long somebody
+    """threshold: probability; raise: fewer false alarms, more falls missed; 0 leaves the height alone to decide. seconds: how long somebody
     must stay down; raise: who bends or stumbles is not told, later alerts. zone: where; the whole picture when absent."""
 
     not_for: ClassVar[str] = (
@@ -64,7 +70,17 @@ class _Person:
     last: float = 0.0
     peak: float = 0.0
     label: str = ""
+    heights: deque[tuple[float, float]] = field(default_factory=deque)
+    drop: float = 0.0  # share of the height that was lost when the person went down
     box: Box = (0.0, 0.0, 0.0, 0.0)
+
+    def lose(self, time_s: float, height: float) -> float:
+        """Take in a height; the share of the tallest of the last `BEFORE_S` that is lost, 0 for who was never tall enough."""
+        self.heights.append((time_s, height))
+        while time_s - self.heights[0][0] > BEFORE_S:
+            self.heights.popleft()
+        tallest = max(h for _, h in self.heights)
+        return 1 - height / tallest if tallest >= LEAST_HEIGHT else 0.0
 
 
 class FallRule:
@@ -78,11 +94,14 @@ class FallRule:
 
     def step(self, view: View) -> list[Signal]:
         probability = view.evidence("fall")
-        wanted = view.seen & ~np.isnan(probability)
+        judged = ~np.isnan(probability)
         if self._polygon is not None:
-            wanted &= points_in_polygon(view.anchor, self._polygon)
-        for i in np.flatnonzero(wanted).tolist():
-            self._look(view, i, float(probability[i]))
+            judged &= points_in_polygon(view.anchor, self._polygon)
+        for i in np.flatnonzero(view.seen).tolist():
+            person = self._people.setdefault(int(view.tracks.id[i]), _Person(view.time_s))
+            drop = person.lose(view.time_s, float(view.tracks.xyxy[i, 3] - view.tracks.xyxy[i, 1]))
+            if judged[i]:
+                self._look(person, view, i, float(probability[i]), drop)
         signals: list[Signal] = []
         for number, person in list(self._people.items()):
             signals += self._judge(number, person, view)
@@ -96,16 +115,17 @@ class FallRule:
         self._people = {}
         return [self._signal("end", number, person, person.down_s, reason) for number, person in open_ones]
 
-    def _look(self, view: View, i: int, probability: float) -> None:
-        """Take in one sight of a person."""
-        person = self._people.setdefault(int(view.tracks.id[i]), _Person(view.time_s))
+    def _look(self, person: _Person, view: View, i: int, probability: float, drop: float) -> None:
+        """Take in one judged sight of a person."""
         person.seen_s = view.time_s
+        if person.since_s is None and drop < DROP:
+            return
         if probability < self._config.threshold * (EASE if person.serial else 1.0):
             if not person.serial:
                 person.since_s = None
             return
         if person.since_s is None:
-            person.since_s, person.peak = view.time_s, 0.0
+            person.since_s, person.peak, person.drop = view.time_s, 0.0, drop
         person.down_s, person.last, person.peak = view.time_s, probability, max(person.peak, probability)
         person.label, person.box = view.labels[int(view.tracks.label[i])], box_of(view.tracks, i)
 
@@ -135,7 +155,8 @@ class FallRule:
         assert since_s is not None
         checks = [
             Check("probability of a fall", person.last, config.threshold),
-            Check("down for", time_s - since_s, config.seconds, "s"),
+            Check("height lost", person.drop, DROP),
+            Check("down for", rounded(time_s - since_s), config.seconds, "s"),
         ]
         trace = explained(
             f"fell, {config.threshold:g} or more, and stays down for {config.seconds:g} s",

@@ -119,7 +119,7 @@ class FightRule:
         assert since_s is not None
         checks = [
             Check("probability of a fight", self._last, config.threshold),
-            Check("for", time_s - since_s, config.seconds, "s"),
+            Check("for", rounded(time_s - since_s), config.seconds, "s"),
         ]
         trace = explained(f"looks like a fight, {config.threshold:g} or more, for {config.seconds:g} s", checks)
         if phase == "end":

@@ -21,13 +21,16 @@ class Ward:
         self.rule: FallRule = FallConfig.model_validate(keys).rule(Places({"gate": GATE}))
         self.at, self.now = at, -0.1
 
-    def show(self, *values: float | None) -> list[Signal]:
+    def show(self, *values: float | None, height: float | None = None) -> list[Signal]:
+        """Signals of probabilities. Whose is high is low: a third of the height, unless ``height`` says how tall."""
         signals = []
         for value in values:
             self.now += 0.1
             tracks = tracks_at({} if value is None else {3: self.at})
             if value is not None:
-                tracks = replace(tracks, evidence=np.array([[value]], np.float32))
+                xyxy = tracks.xyxy.copy()
+                xyxy[:, 1] = xyxy[:, 3] - (height or (0.07 if value >= 0.5 else 0.2))
+                tracks = replace(tracks, xyxy=xyxy, evidence=np.array([[value]], np.float32))
             signals += self.rule.step(View(tracks, LABELS, self.now, evidence_names=("fall",)))
         return signals
 
@@ -40,14 +43,14 @@ def test_who_stays_down_for_the_time_is_told_and_getting_up_ends_it() -> None:
     start, end = signals
     assert start.tracks == (3,)
     assert start.label == "person"
-    assert [c["met"] for c in start.explain["checks"]] == [True, True]
+    assert [c["met"] for c in start.explain["checks"]] == [True, True, True]
     assert end.explain["reason"] == "got up"
     assert end.explain["duration_s"] == pytest.approx(1.4, abs=0.01)
 
 
 def test_bending_is_no_fall() -> None:
     """Evidence that goes away within the second starts nothing."""
-    assert Ward().show(*[0.9] * 8, *[0.1] * 40) == []
+    assert Ward().show(*[0.1] * 5, *[0.9] * 8, *[0.1] * 40) == []
 
 
 def test_a_person_lost_right_after_the_fall_counts_as_down() -> None:
@@ -70,19 +73,28 @@ def test_unknown_says_nothing() -> None:
     nan = float("nan")
     assert Ward(threshold=0).show(*[nan] * 50) == []
     ward = Ward()
-    assert [s.phase for s in ward.show(*[0.9] * 12, *[nan] * 5)] == ["start"]
+    assert [s.phase for s in ward.show(0.1, *[0.9] * 12, *[nan] * 5)] == ["start"]
+
+
+def test_a_box_that_keeps_its_height_is_no_fall() -> None:
+    """Whatever the evidence: who walks out of the picture, or is too small to be judged, is not told."""
+    assert Ward().show(*[0.95] * 30, height=0.2) == []
+    assert Ward().show(*[0.1] * 5, height=0.2) + Ward().show(*[0.95] * 30, height=0.15) == []
+    small = Ward()
+    assert small.show(*[0.1] * 5, height=0.09) + small.show(*[0.95] * 30, height=0.03) == []
 
 
 def test_only_inside_the_zone() -> None:
     """With a zone, falls elsewhere are not told."""
-    assert Ward(at=(0.5, 0.95), zone="gate").show(*[0.9] * 20) == []
-    assert [s.zone for s in Ward(zone="gate").show(*[0.9] * 20)] == ["gate"]
+    assert Ward(at=(0.5, 0.95), zone="gate").show(0.1, *[0.9] * 20) == []
+    assert [s.zone for s in Ward(zone="gate").show(0.1, *[0.9] * 20)] == ["gate"]
 
 
 def test_the_end_of_the_file_ends_it_with_the_peak() -> None:
     """drop() ends what is open and forgets the people."""
     ward = Ward(threshold=0)
-    ward.show(*[0.2] * 6, 0.6, *[0.2] * 8)
+    ward.show(*[0.2] * 6, 0.6)
+    ward.show(*[0.3] * 12, height=0.07)
     (end,) = ward.rule.drop(ward.now, "end of file")
     assert end.score == pytest.approx(0.6)
     assert ward.show(0.1) == []

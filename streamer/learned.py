@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from vedette.streamer.types import F32, Tracks
 
 log = logging.getLogger("vedette.learned")
 
+#: What each past step of a camera adds to its scene evidence: (seconds ago, share), worked out only when asked.
+Why = Callable[[], Sequence[tuple[float, float]]]
 #: The name under which scene novelty stands among a scene's evidence.
 NOVELTY = "novelty"
 #: Sentences about refused input that are logged, a camera and epoch.
@@ -39,10 +42,11 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """tracks: the same with ``evidence``. scene: probability by name, and ``novelty``; what is unknown is absent."""
+    """tracks: the same with ``evidence``. scene: probability by name, and ``novelty``; what is unknown is absent. why: see `View`."""
 
     tracks: Tracks
     scene: Mapping[str, float]
+    why: Why | None = None
 
 
 class EvidenceStage:
@@ -112,7 +116,9 @@ class EvidenceStage:
         }  # fmt: skip
         if found.novelty is not None:
             scene[NOVELTY] = found.novelty
-        return Learned(replace(sight.tracks, evidence=evidence), scene)
+        ask = getattr(self._engine, "explain", None)  # models that can say which past seconds made their scene evidence
+        why = None if ask is None else partial(ask, self._slots[sight.camera])
+        return Learned(replace(sight.tracks, evidence=evidence), scene, why)
 
     def _tell(self, camera: str, refused: Sequence[str]) -> None:
         """Log the first few faults of an epoch; count all."""

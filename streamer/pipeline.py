@@ -272,6 +272,7 @@ class Pipeline:
                 aspect=moment.aspect,
                 evidence_names=names,
                 scene=learned.scene,
+                why=learned.why,
                 picture=moment.stats,
             )
             events += self._events(state, rule, rule.rule.step(view), moment)

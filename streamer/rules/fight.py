@@ -3,7 +3,8 @@
 The temporal engine gives a probability from how people move (evidence ``fight``, see the model card ``vedette-events.md``); in the
 first half second of a camera, and after a silence, it is unknown and nothing is concluded. It starts when the probability has been at
 least ``threshold`` for ``seconds`` (dips shorter than `DIP_S` are forgiven), goes on while it is not much lower, and ends when it has
-been lower, or unknown, for `END_S`.
+been lower, or unknown, for `END_S`. ``explain.attention_s`` says which past half seconds made the probability; it is worked out
+only when an alert is told.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ END_S = 2.0
 EASE = 0.75
 #: At most one update of the peak in this time, seconds, and only when it rose by `RISE`.
 UPDATE_S, RISE = 1.0, 0.05
+#: Attention over time is told in steps of this, seconds.
+ATTENTION_S = 0.5
 #: Share of a box that another must cover for its person to be named as taking part.
 TOUCH = 0.05
 
@@ -64,6 +67,7 @@ class FightRule:
         self._peak = self._told = 0.0
         self._told_s = 0.0
         self._last = 0.0
+        self._seconds: list[list[float]] = []
         self._who: tuple[tuple[int, ...], Box | None] = ((), None)
 
     def step(self, view: View) -> list[Signal]:
@@ -95,18 +99,19 @@ class FightRule:
         if self._open:
             if self._peak < self._told + RISE or now_s - self._told_s < UPDATE_S:
                 return []
-            return [self._tell("update", now_s)]
+            return [self._tell("update", view)]
         held = now_s - self._since_s >= config.seconds - 1e-6
         if not (held and view.awake and self._cooldown.ready(None, now_s)):
             return []
         self._cooldown.touch(None, now_s)
         self._serial += 1
         self._open = True
-        return [self._tell("start", now_s)]
+        return [self._tell("start", view)]
 
-    def _tell(self, phase: Phase, time_s: float) -> Signal:
-        self._told, self._told_s = self._peak, time_s
-        return self._signal(phase, time_s)
+    def _tell(self, phase: Phase, view: View) -> Signal:
+        self._told, self._told_s = self._peak, view.time_s
+        self._seconds = attention(view)
+        return self._signal(phase, view.time_s)
 
     def _end(self, time_s: float, reason: str) -> Signal:
         signal = self._signal("end", time_s, reason)
@@ -124,11 +129,21 @@ class FightRule:
         trace = explained(f"looks like a fight, {config.threshold:g} or more, for {config.seconds:g} s", checks)
         if phase == "end":
             trace |= {"duration_s": rounded(time_s - since_s), "reason": reason}
+        if self._seconds:
+            trace["attention_s"] = self._seconds
         tracks, box = self._who
         return Signal(
             phase, self._serial, tracks, "person" if tracks else None, self._peak if phase == "end" else self._last, box,
             since_s, None, trace,
         )  # fmt: skip
+
+
+def attention(view: View) -> list[list[float]]:
+    """Which past half seconds speak for a fight, and how much: [seconds ago, share of the model's logit], oldest first."""
+    bins: dict[int, float] = {}
+    for ago_s, share in view.why() if view.why is not None else ():
+        bins[int(ago_s / ATTENTION_S)] = bins.get(int(ago_s / ATTENTION_S), 0.0) + share
+    return [[rounded(k * ATTENTION_S), rounded(bins[k])] for k in sorted(bins, reverse=True)]
 
 
 def involved(view: View) -> tuple[tuple[int, ...], Box | None]:

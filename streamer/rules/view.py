@@ -7,7 +7,7 @@ classes at a moment of the camera's own clock. `Signal` is one step in the life 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -46,6 +46,7 @@ class View:
     watch. rearm: whether what was there then had been there before, unseen by this rule. awake: whether the
     schedule lets an incident start now. aspect: picture width / height. picture: what the capture process measured of it.
     evidence_names: columns of ``tracks.evidence``. scene: learned evidence of the whole picture by name, unknown ones absent.
+    why: asks the model what each past step adds to that evidence, (seconds ago, share); None where the model cannot say.
     """
 
     tracks: Tracks
@@ -58,6 +59,7 @@ class View:
     picture: PictureStats | None = None
     evidence_names: Sequence[str] = ()
     scene: Mapping[str, float] = field(default_factory=dict)
+    why: Callable[[], Sequence[tuple[float, float]]] | None = None
 
     def evidence(self, name: str) -> F32:
         """f32 [N] probability of ``name`` by track, NaN where it is not known."""

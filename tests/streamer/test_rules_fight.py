@@ -78,6 +78,21 @@ def test_silence_after_an_incident_and_outside_the_schedule() -> None:
     assert play(rule(), [0.9] * 10, awake=False) == []
 
 
+def test_the_alert_says_which_seconds_made_it() -> None:
+    """Shares of past steps are summed by half seconds, asked for only when something is told."""
+    running, asked = rule(), []
+
+    def why() -> list[tuple[float, float]]:
+        asked.append(1)
+        return [(0.9, 0.5), (0.6, 0.25), (0.1, 1.0), (0.0, 1.0)]
+
+    signals: list[Signal] = []
+    for k in range(10):
+        signals += running.step(View(tracks_at({}), LABELS, 0.1 * k, scene={"fight": 0.9}, why=why))
+    assert [s.explain["attention_s"] for s in signals] == [[[0.5, 0.75], [0.0, 2.0]]]
+    assert len(asked) == 1
+
+
 def test_the_rule_switches_the_temporal_engine_on() -> None:
     """It says which evidence it reads."""
     assert FightConfig().learned() == ("fight",)

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 from tests.engines.rift_streams import SMALL, offline, part, random_clip, random_model, worst  # noqa: E402
 from vedette.engines.api import EngineFault  # noqa: E402
+from vedette.engines.models.rift import RIFT  # noqa: E402
 from vedette.engines.models.rift_export import export_rift  # noqa: E402
 from vedette.engines.runtimes.ringstate import RingSession  # noqa: E402
 from vedette.engines.temporal import TemporalAnswer, TemporalEngine, TemporalFrame, runs_of  # noqa: E402
@@ -221,6 +222,21 @@ def test_a_window_beyond_the_graph_is_refused(exported: Any) -> None:
     session = RingSession(*exported, 2)
     with pytest.raises(EngineFault, match=r"cameras 1\.\.2 of 2"):
         session.run(1, 2, {})
+
+
+def test_fewer_slots_than_the_ring_holds_are_exact_too(exported: Any) -> None:
+    """``engine.window`` below the graph's: the answer is that of a model with the shorter window and the same weights."""
+    short = replace(SMALL, window=3)
+    model = RIFT(short).double().eval()
+    model.load_state_dict(random_model(SMALL).state_dict())
+    clip, engine = random_clip(SMALL, 14), TemporalEngine(RingSession(*exported, 2), window=3)
+    want = offline(model, clip)
+    for t in range(14):
+        for c, answer in enumerate(engine.step(frames_of(clip, t))):
+            here = clip.present[c, t].numpy()
+            assert worst(answer.latents[here], want[c, t][here]) < 2e-5
+    with pytest.raises(EngineFault, match=r"engine.window: needs 1\.\.5, the slots of this model's ring, got 6"):
+        TemporalEngine(RingSession(*exported, 2), window=6)
 
 
 def test_nothing_to_do_is_no_error(engine: TemporalEngine) -> None:

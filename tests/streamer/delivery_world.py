@@ -518,7 +518,9 @@ def check(world: World) -> None:
 
 
 def _check_producers(world: World, tellings: list[Key]) -> None:
-    place = {key: index for index, key in enumerate(tellings)}
+    # an interrupted end takes the rev that a dead life's next telling would have had
+    own = [a["explain"].get("reason") != "interrupted" for a in world.committed]
+    place = {key: index for index, key in enumerate(tellings) if own[index]}
     living = {producer.boot for producer in world.producers}
     ended = {a["id"] for a in world.committed if a["phase"] == "end"}
     for boot, events in world.raised.items():

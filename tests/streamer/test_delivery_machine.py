@@ -5,6 +5,7 @@ And the proof of the proof: with a bug planted in the product's code, the same m
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -29,6 +30,7 @@ CRASHES = st.sampled_from([None] * 5 + ["after_pictures", "before_commit", "afte
 LOSS = st.lists(st.booleans(), max_size=4)
 WHO = st.integers(0, 1)
 CAMERA = st.sampled_from(["dock", "gate"])
+READ = st.sampled_from([0, 0, 3])
 WHAT = st.sampled_from(["start", "update", "end", "late"])
 
 
@@ -54,9 +56,9 @@ class Delivery(RuleBasedStateMachine):
         for reader in self.world.readers:
             reader.read(1, 0.3, save=True)
 
-    @rule(who=WHO, camera=CAMERA, what=WHAT, loss=LOSS, crash_at=CRASHES, publish=st.integers(0, 3))
+    @rule(who=WHO, camera=CAMERA, what=WHAT, loss=LOSS, crash_at=CRASHES, publish=st.integers(0, 3), count=READ)
     def pass_through(
-        self, who: int, camera: str, what: str, loss: list[bool], crash_at: str | None, publish: int
+        self, who: int, camera: str, what: str, loss: list[bool], crash_at: str | None, publish: int, count: int
     ) -> None:
         """An everyday turn of everybody: an event is raised, committed, published and read - as far as it gets."""
         for producer in self.world.producers:
@@ -65,7 +67,7 @@ class Delivery(RuleBasedStateMachine):
         self.happen(who, camera, what)
         self.world.hub_turn(5, loss, crash_at, publish)
         for reader in self.world.readers:
-            reader.read(3, 0.3, save=True)
+            reader.read(count, 0.3, save=True)
 
     @rule(who=WHO, camera=CAMERA, what=WHAT)
     def happen(self, who: int, camera: str, what: str) -> None:
@@ -106,6 +108,8 @@ class Delivery(RuleBasedStateMachine):
         if turned:
             self.world.wires.reverse()
             self.world.hub_turn(10, [])
+            self.happen(who, "dock", "start")
+            self.world.hub_turn(10, [])
 
     @rule(which=WHO, count=st.integers(1, 6), wait_s=st.sampled_from([0.3, 3.0]), save=st.booleans())
     def read(self, which: int, count: int, wait_s: float, save: bool) -> None:
@@ -117,6 +121,17 @@ class Delivery(RuleBasedStateMachine):
         """A subscriber reads a little and begins again at its saved cursor."""
         self.world.readers[which].read(count, 3.0, save=save)
         self.world.reader_dies(which)
+
+    @rule(which=WHO, loss=LOSS, newest=st.sampled_from([None, 0, 1]), dies=st.booleans())
+    def nobody_reads(self, which: int, loss: list[bool], newest: int | None, dies: bool) -> None:
+        """Alerts pile up; retention may remove them, a subscriber may come for one of them and die."""
+        for _ in range(3):
+            self.pass_through(1, "dock", "start", loss, None, 0, 0)
+        if newest is not None:
+            self.world.retain(newest)
+        if dies:
+            self.world.reader_dies(which)
+            self.reader_dies(which, 1, True)
 
     @rule()
     def status(self) -> None:
@@ -243,7 +258,9 @@ class BelievesLateHellos(ModelHub):
 
     def _take(self, message: list[bytes]) -> None:
         self._born_ns.clear()
-        self._outbox._retired.clear()
+        if message[1] == b"hello":
+            hello = json.loads(message[2])
+            self._outbox._retired.pop((hello["producer"], hello["boot"]), None)
         super()._take(message)
 
 

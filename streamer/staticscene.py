@@ -26,6 +26,8 @@ DIFFERS, SAME = 18, 10
 STILL_S, HIDDEN_S = 1.5, 20.0
 #: What stands still for so long is background, seconds.
 ABSORB_S = 900.0
+#: A blob without an outline of its own for so long is a hole, and background at once, seconds.
+HOLE, HOLE_S = 0.4, 6.0
 #: Changed all at once, this share of the picture is light (or a turned camera), not an object.
 MOST_CHANGED = 0.35
 #: Least area of a blob, pixels of the small picture; at most so many blobs are told.
@@ -108,6 +110,13 @@ class StaticScene:
         before = _mean_by(around, outline, cv2.morphologyEx(background, cv2.MORPH_GRADIENT, _SQUARE), count)
         added = now / np.maximum(now + before, 1e-6)
         height, width = still.shape
+        for (
+            i
+        ) in large:  # a hole that somebody left who stood there while the scene was learned: the floor is background
+            if added[i] <= HOLE and since_s[i] >= HOLE_S:
+                hole = (labels == i) & still
+                np.copyto(self._background, self._candidate, where=hole)
+                self._still_s *= ~hole
         found = []
         for i in large:
             x, y, w, h = (int(v) for v in table[i, :4])

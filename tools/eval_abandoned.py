@@ -174,7 +174,7 @@ def plans(people: dict[int, list[tuple[int, Box]]], pictures: int, most: int) ->
     for track, sights in people.items():
         boxes = dict(sights)
         numbers = [n for n in boxes if n / FPS >= 7.0 and n / FPS + SECONDS + 4 < pictures / FPS]
-        for drop in numbers:
+        for drop in numbers[::3]:
             x1, y1, x2, y2 = boxes[drop]
             tall = y2 - y1
             walks = sum(n <= drop for n in boxes) >= 8
@@ -183,8 +183,10 @@ def plans(people: dict[int, list[tuple[int, Box]]], pictures: int, most: int) ->
             gone = not later or _away(later[-1], (x2, y2), tall) > 2.5
             if walks and inside and gone:
                 foot = min(0.98, x2 + 0.02), y2
-                made.append(Plan(track, boxes, drop, foot, tall * BAG_HEIGHT))
-                break
+                plan = Plan(track, boxes, drop, foot, tall * BAG_HEIGHT)
+                if due_s(plan) + 4.0 < pictures / FPS:
+                    made.append(plan)
+                    break
     made.sort(key=lambda plan: -plan.height)
     return made[:most]
 

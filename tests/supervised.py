@@ -253,7 +253,7 @@ def main() -> int:
     from vedette.streamer import cli
     from vedette.streamer.commands import run
 
-    os.environ["PYTHONPATH"] = str(HERE)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     whole = run.run_daemon
     run.run_daemon = lambda loaded, path: whole(loaded, path, TARGETS)  # type: ignore[assignment]
     return cli.main(["run", *sys.argv[1:]])

@@ -43,9 +43,11 @@ def read_json(raw: bytes) -> Any:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether no number in parsed JSON is NaN or infinite."""
+    """Whether every number in parsed JSON is one that a float can hold."""
     if type(value) is float:
         return math.isfinite(value)
+    if type(value) is int:
+        return value.bit_length() < 1024
     if type(value) is dict:
         return all(map(is_finite, value.values()))
     return type(value) is not list or all(map(is_finite, value))

@@ -142,7 +142,8 @@ class AbandonedRule:
             case.serial = 0
             return signals
         alone_s = 0.0 if case.alone_s is None else view.time_s - case.alone_s
-        seen_now = view.time_s - case.thing.seen_s <= 1.0
+        seen_now = view.time_s - case.thing.shown_s <= 1.0  # a person who hides the place says nothing of it
+
         if not (
             alone_s >= self._config.seconds and seen_now and view.awake and self._cooldown.ready(number, view.time_s)
         ):

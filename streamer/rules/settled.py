@@ -28,7 +28,8 @@ TRAIL_EVERY_S = 0.5
 
 @dataclass(slots=True)
 class Thing:
-    """Something that stands still. since_s: since when; seen_s: last seen, or hidden by somebody who stands before it.
+    """Something that stands still. since_s: since when; seen_s: last seen, or hidden by somebody who stands before it;
+    shown_s: really seen.
 
     seen_as: ``bag`` (detected) or ``unknown`` (static foreground). owner: track that put it down, None when nobody was
     there. score: of the detection, or how clearly the blob's outline is in the picture.
@@ -44,6 +45,7 @@ class Thing:
     owner: int | None = None
     owner_height: float = 0.0
     tracks: tuple[int, ...] = ()
+    shown_s: float = 0.0
 
     @property
     def height(self) -> float:
@@ -116,6 +118,8 @@ class Settled:
             self._watch_blobs(view, fresh=fresh)
         boxes = _boxes(view, ("person",))
         for thing in self.things:
+            if thing.seen_s == view.time_s:
+                thing.shown_s = view.time_s
             if any(overlap(thing.box, box) >= PART for box in boxes):
                 thing.seen_s = view.time_s  # hidden, not gone
             elif view.time_s - thing.seen_s > 30.0:

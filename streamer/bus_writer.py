@@ -269,9 +269,7 @@ class FrameWriter:
             if message["boot"] == self._boot and message["incarnation"] == self.incarnation:
                 self._take_back(int(slot) for slot in message["slots"])
         elif kind == b"cut":
-            box, clip = message.get("box"), message.get("clip")
-            around = (float(clip[0]), float(clip[1])) if clip else None
-            self._cuts.append(Cut(str(message["key"]), int(message["mono_ns"]), tuple(box) if box else None, around))
+            self._cuts.append(Cut.of(message))
         else:
             raise WireError(f"bus: unknown kind {kind!r:.40}")
 

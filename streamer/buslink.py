@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 
 from vedette.streamer import wire
+from vedette.streamer.errors import WireError
 
 #: Largest message a reader accepts, bytes: a 3840x2160 picture inline and some JSON. Larger ones end the connection.
 MAX_MESSAGE = 32 * 1024 * 1024
@@ -24,6 +26,23 @@ class Cut:
     mono_ns: int
     box: tuple[float, float, float, float] | None = None
     clip: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, message: dict[str, Any]) -> Cut:
+        """What another process asks for. Raises WireError, KeyError, TypeError or ValueError when it is malformed."""
+        box, clip = message.get("box"), message.get("clip")
+        return cls(
+            str(message["key"]),
+            int(message["mono_ns"]),
+            None if box is None else _numbers(box, 4),
+            None if clip is None else _numbers(clip, 2),
+        )
+
+
+def _numbers(values: Any, count: int) -> Any:
+    if not isinstance(values, list) or len(values) != count:
+        raise WireError(f"bus: a cut needs {count} numbers, got {values!r:.60}")
+    return tuple(float(v) for v in values)
 
 
 def endpoint_of(place: Path | str) -> str:

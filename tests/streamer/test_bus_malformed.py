@@ -11,7 +11,7 @@ import zmq
 from bus_ends import H, W, deliver, picture, rogue_peer, until, writer_of
 
 from vedette.streamer import wire
-from vedette.streamer.bus import FrameReader, FrameWriter
+from vedette.streamer.bus import Cut, FrameReader, FrameWriter
 from vedette.streamer.errors import WireError
 from vedette.streamer.ring import Ring, create_ring
 
@@ -107,6 +107,38 @@ def test_a_message_beyond_the_limit_ends_only_that_connection(
         deliver(good, reader, 1).release()
     finally:
         good.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"key":"a","mono_ns":1,"clip":[1]}',
+        b'{"key":"a","mono_ns":1,"clip":[]}',
+        b'{"key":"a","mono_ns":1,"clip":{"0":1}}',
+        b'{"key":"a","mono_ns":1,"box":[1,2,3]}',
+        b'{"key":"a","mono_ns":1,"box":7}',
+        b'{"key":"a","mono_ns":null}',
+        b"{}",
+        b"[]",
+    ],
+)
+def test_a_malformed_cut_costs_the_capture_process_nothing(tmp_path: Path, body: bytes) -> None:
+    """Whatever a broken reader asks for is counted and dropped, and the next good request is heard."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+        socket.linger = 0
+        socket.bind(wire.ipc(tmp_path, wire.FRAMES))
+        writer = writer_of(tmp_path)
+        try:
+            until(lambda: writer.poll(10) or socket.poll(0), "the hello")
+            identity = socket.recv_multipart()[0]
+            socket.send_multipart([identity, b"cut", body])
+            socket.send_multipart([identity, b"cut", b'{"key":"b","mono_ns":2,"box":null,"clip":[1,2]}'])
+            heard: list[Cut] = []
+            until(lambda: heard.extend(writer.poll(10)) or heard, "the good request")
+            assert heard == [Cut("b", 2, None, (1.0, 2.0))]
+            assert writer.drops["malformed"] == 1
+        finally:
+            writer.close()
 
 
 def test_a_sender_without_a_camera_name_is_not_obeyed(tmp_path: Path, reader: FrameReader) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.streamer.rule_scenes import DOOR, Stage, phases
+from tests.streamer.rule_scenes import DOOR, HEIGHT, Stage, phases
+from vedette.streamer.rules.line import CLEAR_HEIGHTS
 
 BOTH = {"kind": "line", "line": "door"}
 ABOVE, BELOW = (0.5, 0.4), (0.5, 0.6)
@@ -144,6 +145,8 @@ def test_directions_alternate_whatever_the_path(heights: list[float], hold: int)
     signals = [s for y in heights for s in stage.show({1: (0.5, y)}, hold)]
     directions = [s.explain["direction"] for s in signals if s.phase == "start"]
     assert all(a != b for a, b in pairwise(directions))
-    clear = [y for y in heights if abs(y - DOOR[0][1]) > 0.02]
+    clear_of_it = CLEAR_HEIGHTS * HEIGHT
+    assume(all(abs(abs(y - DOOR[0][1]) - clear_of_it) > 1e-5 for y in heights))  # rounding decides there
+    clear = [y for y in heights if abs(y - DOOR[0][1]) > clear_of_it]
     if directions:
         assert directions[-1] == ("in" if clear[-1] > DOOR[0][1] else "out")

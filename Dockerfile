@@ -3,8 +3,9 @@
 # Run:  docker run -v ./vedette.yaml:/etc/vedette/vedette.yaml:ro -v vedette:/var/lib/vedette -p 5556-5557:5556-5557 \
 #           -p 8642:8642 --read-only --cap-drop ALL --security-opt no-new-privileges vedette
 # The configuration must publish beyond the container's own loopback: alerts.publish tcp://0.0.0.0:5556, alerts.replay
-# tcp://0.0.0.0:5557, http.listen 0.0.0.0:8642. Frame rings live in /dev/shm: about 2 MB a camera, more --shm-size for
-# more than 30 of them. `docker stop` waits 10 s, the daemon needs at most 8.
+# tcp://0.0.0.0:5557 (both with alerts.curve), http.listen 0.0.0.0:8642 (which needs http.tokens): SECURITY.md. Frame rings
+# live in /dev/shm: about 2 MB a camera, more --shm-size for more than 30 of them. `docker stop` waits 10 s, the daemon needs
+# at most 8.
 
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -48,9 +49,9 @@ def test_a_broken_configuration_on_reload_changes_nothing(tmp_path: Path) -> Non
 def test_no_room_for_a_ring_costs_only_the_cameras_that_need_it(tmp_path: Path) -> None:
     """The run folder's tmpfs holds one ring of two: that camera works, the other is told offline with the reason, and
     comes up by itself when there is room."""
-    place = Path(tmp_path / "shm")
     with (
-        tmpfs(place, 16 * 1024) as shm,
+        tempfile.TemporaryDirectory(prefix="vd-") as place,  # short: sockets lie in it
+        tmpfs(Path(place), 16 * 1024) as shm,
         supervised.Daemon(tmp_path, "{}", environment={"XDG_RUNTIME_DIR": str(shm)}) as daemon,
     ):
         daemon.until_states(hub="serving", infer="idle")

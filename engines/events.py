@@ -29,7 +29,7 @@ from vedette.engines.temporal_spec import sidecar_path
 from vedette.engines.temporal_tracks import HISTORY_S, Judgement, TrackFrame
 
 SCHEMA = "vedette.events/1"
-#: What a motion token ends in, alternating in sign (`vedette.streamer.motion`).
+#: What a motion token ends in, alternating in sign (`vedette.streamer.infer.motion`).
 CARRIER = 2.0
 #: Numbers of a track: ln height, ln shape (width / height), top, bottom, vertical speed in heights a second, score.
 TRACK_NUMBERS = 6

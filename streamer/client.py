@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 import zmq
 
-from vedette.streamer.curve import ClientKeys
 from vedette.streamer.endpoint import reachable
 from vedette.streamer.errors import VedetteError
 from vedette.streamer.jsontext import read_json
+from vedette.streamer.keys.curve import ClientKeys
 from vedette.streamer.multipart import receive_now
 from vedette.streamer.types import CAMERA_NAME
 from vedette.streamer.wire import MAX_JSON

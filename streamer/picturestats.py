@@ -1,6 +1,6 @@
 """What the capture process says about a picture besides its pixels: a few numbers from a small grey copy of it.
 
-Pixels are looked at once, where they are (`vedette.streamer.picturemeter`); the rules about the camera itself (covered,
+Pixels are looked at once, where they are (`vedette.streamer.capture.picturemeter`); the rules about the camera itself (covered,
 blurred, moved, dark, bright) and about what was left behind run in another process and judge these numbers. A leaf.
 """
 

@@ -11,7 +11,7 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
                                                           boot. A new boot reclaims every slot; a known one all
                                                           but ``held`` when nothing was sent since that hello
                        ``credit`` {"incarnation","boot","slots":[...]}  where the ring's lane cannot carry it
-                                                          (`vedette.streamer.creditlane`)
+                                                          (`vedette.streamer.bus.creditlane`)
                        ``cut`` {"key","mono_ns","box","clip"}  please cut a snapshot of that moment, or a clip around it
 ``events.sock``    infer, supervisor DEALER (identity = producer) <-> hub ROUTER
     producer -> hub    ``hello`` {"producer","boot"[,"born_ns"]} first, and again every second; born_ns (monotonic): a

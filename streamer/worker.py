@@ -54,9 +54,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 #: role -> "module:function"; the function takes a Life and returns when told to stop.
 ROLES = {
-    "capture": "vedette.streamer.capture:run",
-    "infer": "vedette.streamer.infer:run",
-    "hub": "vedette.streamer.hub:run",
+    "capture": "vedette.streamer.capture.role:run",
+    "infer": "vedette.streamer.infer.role:run",
+    "hub": "vedette.streamer.hub.role:run",
 }
 
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from vedette.engines.api import Batch, Engine, group_of
 from vedette.kernels.nms import iou_matrix
+from vedette.streamer.capture.letterbox import draw_letterbox
 from vedette.streamer.config.schema import EngineSection
-from vedette.streamer.engine import open_engine
-from vedette.streamer.letterbox import draw_letterbox
+from vedette.streamer.infer.engine import open_engine
 
 F64 = NDArray[np.float64]
 COCO = {0: "person", 1: "bicycle", 2: "car", 3: "motorcycle", 5: "bus", 7: "truck"}

@@ -13,8 +13,8 @@ import numpy as np
 
 from vedette.engines.api import Batch, Detections
 from vedette.streamer.config.schema import EngineSection
-from vedette.streamer.engine import open_engine
-from vedette.streamer.videofile import VideoFile
+from vedette.streamer.infer.engine import open_engine
+from vedette.streamer.offline.videofile import VideoFile
 
 Line = tuple[tuple[float, float], tuple[float, float]]
 

@@ -30,12 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import Batch, Detections, Engine
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.config.schema import CameraDefaults, EngineSection
-from vedette.streamer.engine import open_engine
-from vedette.streamer.incidents import Moment
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.picturemeter import PictureMeter
-from vedette.streamer.pipeline import Pipeline
+from vedette.streamer.infer.engine import open_engine
+from vedette.streamer.infer.incidents import Moment
+from vedette.streamer.infer.pipeline import Pipeline
 
 U8 = NDArray[np.uint8]
 Box = tuple[float, float, float, float]

@@ -26,7 +26,7 @@ from eval_tracking import in_peers
 
 from vedette.streamer.rules.line import LineConfig
 from vedette.streamer.rules.view import Places, View
-from vedette.streamer.tracker import Tracker, TrackerConfig
+from vedette.streamer.tracking.tracker import Tracker, TrackerConfig
 from vedette.streamer.types import Tracks
 
 Count = dict[str, tuple[int, int]]

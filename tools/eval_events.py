@@ -36,9 +36,9 @@ from train_events import (
 from vedette.engines.events import EventEvidence
 from vedette.engines.temporal_load import resolve_temporal
 from vedette.streamer.config.schema import CameraDefaults
-from vedette.streamer.incidents import Moment
-from vedette.streamer.learned import EvidenceStage
-from vedette.streamer.pipeline import Pipeline
+from vedette.streamer.infer.incidents import Moment
+from vedette.streamer.infer.learned import EvidenceStage
+from vedette.streamer.infer.pipeline import Pipeline
 from vedette.streamer.types import Event
 
 SEEDS, DRAWS = 5, 2000

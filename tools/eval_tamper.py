@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vedette.streamer.frozen import FrozenDetector
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.picturemeter import PictureMeter
+from vedette.streamer.capture.frozen import FrozenDetector
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.picturestats import PictureStats
 from vedette.streamer.rules.tamper import TamperConfig
 from vedette.streamer.rules.view import Places, View

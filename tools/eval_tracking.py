@@ -89,7 +89,7 @@ def track_ours(sequences: list[Sequence], results: Path, label: str) -> dict[str
     """Run ``vedette track`` on every sequence; milliseconds a frame, reading and writing included."""
     from vedette.engines.api import LABELS
     from vedette.streamer.commands.track import track_file
-    from vedette.streamer.motchallenge import read_seqinfo
+    from vedette.streamer.offline.motchallenge import read_seqinfo
 
     spent = {}
     for s in sequences:
@@ -225,7 +225,7 @@ def score(args: argparse.Namespace) -> int:
 
 def peers(args: argparse.Namespace) -> int:
     """``peers``: run peers on one detection file; with ``--gt`` also score them, and ``--result`` files with them."""
-    from vedette.streamer.motchallenge import read_seqinfo
+    from vedette.streamer.offline.motchallenge import read_seqinfo
 
     info = read_seqinfo(args.seqinfo)
     asked = [{"name": info.name, "det": str(args.det), "frame_rate": info.frame_rate_hz, "length": info.length}]

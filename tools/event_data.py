@@ -1,7 +1,7 @@
 """Clips of `event_features` as the temporal engine gets them: motion tokens, track tokens, times; and synthetic people.
 
 The path is the daemon's: detections go through the tracker, its confirmed tracks become `track_tokens`, the grey thumbnail
-becomes the token of `vedette.streamer.motion`.
+becomes the token of `vedette.streamer.infer.motion`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from vedette.engines.api import Detections, Letterbox
 from vedette.engines.temporal_spec import EMBEDDING_DIM, TOKEN_DIM
 from vedette.engines.temporal_tracks import TrackFrame, track_tokens
-from vedette.streamer.motion import MotionEye, covered
-from vedette.streamer.tracker import Tracker
+from vedette.streamer.infer.motion import MotionEye, covered
+from vedette.streamer.tracking.tracker import Tracker
 
 CANVAS_HW = (256, 416)
 SLOTS = 16

@@ -27,7 +27,7 @@ from vedette.engines.api import LABELS, Batch, EngineSpec, Letterbox
 from vedette.engines.detector import Detector
 from vedette.engines.load import resolve
 from vedette.engines.runtimes.onnxruntime import OrtRuntime
-from vedette.streamer.letterbox import draw_letterbox
+from vedette.streamer.capture.letterbox import draw_letterbox
 
 CANVAS_HW = (256, 416)
 GREY_HW = (128, 208)

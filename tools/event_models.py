@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vedette.engines.models.rift import RIFT, Clip
 from vedette.engines.temporal_spec import EMBEDDING_DIM, TOKEN_DIM, RiftConfig
-from vedette.streamer.motion import NUMBERS, TOKEN_WIDTH
+from vedette.streamer.infer.motion import NUMBERS, TOKEN_WIDTH
 
 TRACK_CLASSES = ("fall", "run")
 

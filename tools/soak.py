@@ -41,7 +41,7 @@ from tests.streamer.rtsp import RtspServer  # noqa: E402
 from vedette.streamer.bench._hub import numbered_event  # noqa: E402
 from vedette.streamer.errors import SourceError  # noqa: E402
 from vedette.streamer.eventlink import EventLink  # noqa: E402
-from vedette.streamer.sample import find_clip  # noqa: E402
+from vedette.streamer.offline.sample import find_clip  # noqa: E402
 from vedette.streamer.wire import EVENTS, ipc  # noqa: E402
 
 STEADY = ("rtsp0", "rtsp1", "rtsp2", "rtsp3", "file0", "file1")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vedette.engines.api import Detections
-from vedette.streamer.tracker import Tracker
+from vedette.streamer.tracking.tracker import Tracker
 from vedette.streamer.types import Tracks
 
 RATE_HZ = 10.0

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vedette.engines.events import PERSON, TRACK_NUMBERS, EventsSpec
 from vedette.engines.models.event_graph import export_events
 from vedette.engines.temporal_spec import EMBEDDING_DIM, TOKEN_DIM, sidecar_path
-from vedette.streamer.motion import NUMBERS, PACE_S
+from vedette.streamer.infer.motion import NUMBERS, PACE_S
 
 Weights = dict[str, np.ndarray]
 SCENE_HALF_LIVES_S = Folds.half_lives_s

@@ -10,8 +10,9 @@ from typing import Any
 import zmq
 
 from vedette.streamer.bench._hub import numbered_event
-from vedette.streamer.outbox import Draft, Outbox, Stored
-from vedette.streamer.replay import ReplayServer
+from vedette.streamer.hub.replay import ReplayServer
+from vedette.streamer.outbox.records import Draft, Stored
+from vedette.streamer.outbox.store import Outbox
 
 
 class Station:

@@ -29,27 +29,28 @@ from numpy.typing import NDArray
 
 from vedette.engines import detector
 from vedette.engines.api import Engine
-from vedette.streamer.batcher import Batcher
 from vedette.streamer.bench._hub import numbered_event
 from vedette.streamer.bench.alerts import raw_fsync
 from vedette.streamer.bus import FrameReader, FrameWriter
+from vedette.streamer.bus.ring import SLOTS, Ring, create_ring, slot_bytes_for
+from vedette.streamer.capture.evidence import EvidenceRing
+from vedette.streamer.capture.frozen import FrozenDetector
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.capture.picturemeter import PictureMeter
+from vedette.streamer.capture.privacy import PrivacyMask
 from vedette.streamer.config.schema import CameraDefaults, EngineSection
-from vedette.streamer.engine import open_engine
 from vedette.streamer.errors import SourceError
-from vedette.streamer.evidence import EvidenceRing
-from vedette.streamer.frozen import FrozenDetector
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.outbox import Draft, Outbox
-from vedette.streamer.picturemeter import PictureMeter
-from vedette.streamer.pipeline import Pipeline
-from vedette.streamer.privacy import PrivacyMask
-from vedette.streamer.publisher import Publisher
-from vedette.streamer.ring import SLOTS, Ring, create_ring, slot_bytes_for
-from vedette.streamer.sample import find_clip
+from vedette.streamer.hub.publisher import Publisher
+from vedette.streamer.infer.batcher import Batcher
+from vedette.streamer.infer.engine import open_engine
+from vedette.streamer.infer.pipeline import Pipeline
+from vedette.streamer.infer.stillness import moved, shrink
+from vedette.streamer.offline.sample import find_clip
+from vedette.streamer.outbox.records import Draft
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sources import file
 from vedette.streamer.sources.base import EndOfStream, Reader, Want
-from vedette.streamer.stillness import moved, shrink
-from vedette.streamer.tracker import Tracker
+from vedette.streamer.tracking.tracker import Tracker
 from vedette.streamer.types import Frame
 
 SCHEMA = "vedette.bench.budget/1"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vedette.streamer.demodaemon import Daemon
 from vedette.streamer.errors import SourceError, VedetteError
-from vedette.streamer.sample import find_clip
+from vedette.streamer.offline.sample import find_clip
 from vedette.streamer.sources import file
 from vedette.streamer.sources.base import EndOfStream, Want
 

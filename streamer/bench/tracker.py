@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import Detections
-from vedette.streamer.tracker import Tracker
+from vedette.streamer.tracking.tracker import Tracker
 
 PEERS = ("sort", "bytetrack", "ocsort", "botsort", "norfair")
 RATE_HZ = 30.0

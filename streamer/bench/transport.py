@@ -5,7 +5,7 @@ round counts, so that a noisy machine treats all alike. Only frames that arrive 
 picture is written once by its producer, into the memory that the transport offers; latency runs from its completion.
 
 For ``vedette`` that memory is the slot of the ring, because this is what the capture process does: it resizes the
-decoded picture into the slot itself (`vedette.streamer.letterbox.draw_letterbox`, ``cv2.resize(dst=...)``). Who has the
+decoded picture into the slot itself (`vedette.streamer.capture.letterbox.draw_letterbox`, ``cv2.resize(dst=...)``). Who has the
 picture elsewhere already pays one copy more: ``vedette-copied``, reported beside it with a ratio of its own. The other
 transports' users hold an array, and an array they get. ``cpu_ms`` is the processor time of both processes, all their
 threads, for a delivered frame, the picture's making and its checksum included.
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette.streamer.bench import transport_peers
-from vedette.streamer.ring import create_ring
+from vedette.streamer.bus.ring import create_ring
 
 #: name -> height, width
 SIZES = {"1080p": (1080, 1920), "416x256": (256, 416)}

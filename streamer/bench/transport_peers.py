@@ -74,7 +74,7 @@ def sender_vedette(place: Path, height: int, width: int, *, copied: bool) -> Sen
     """Our frames link, flat out as fast as credits come back. copied: the picture is made elsewhere and copied in."""
     from vedette.engines.api import Letterbox
     from vedette.streamer.bus import FrameWriter
-    from vedette.streamer.ring import Ring
+    from vedette.streamer.bus.ring import Ring
     from vedette.streamer.types import Frame
 
     ring = Ring.open(place / RING, writable=True)

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from vedette.streamer.config import load_config
-from vedette.streamer.environment import environment_faults, warnings
 from vedette.streamer.errors import ConfigError
-from vedette.streamer.store_lock import holder_of
+from vedette.streamer.supervisor.environment import environment_faults, warnings
+from vedette.streamer.supervisor.store_lock import holder_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,8 +27,8 @@ from vedette.streamer.client import Subscription, subscribe
 from vedette.streamer.commands.watch import alert_line
 from vedette.streamer.demodaemon import Daemon
 from vedette.streamer.errors import VedetteError
-from vedette.streamer.gallery import Gallery
-from vedette.streamer.sample import find_clip, scene_of
+from vedette.streamer.offline.gallery import Gallery
+from vedette.streamer.offline.sample import find_clip, scene_of
 
 CAMERA = "demo"
 #: How long until the first picture must have been seen, seconds: processes start and a network is loaded.

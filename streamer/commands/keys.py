@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from vedette.streamer.errors import ConfigError
-from vedette.streamer.keyfolder import NAME, KeyFolder, checked, new_pair, write_key
+from vedette.streamer.keys.folder import NAME, KeyFolder, checked, new_pair, write_key
 
 FOLDER = Path("/var/lib/vedette/keys")
 
@@ -97,7 +97,7 @@ def _pair(args: argparse.Namespace) -> int:
 
 
 def _token(args: argparse.Namespace) -> int:
-    from vedette.streamer.http.tokens import hash_of, new_token
+    from vedette.streamer.hub.http.tokens import hash_of, new_token
 
     token = new_token()
     row = {"name": args.name, "token": hash_of(token), **({"cameras": args.camera} if args.camera else {})}

@@ -140,7 +140,7 @@ def save_snapshot(path: Path, picture: U8) -> None:
     """Write the picture with a grid that is labelled in normalised coordinates. Raises SourceError."""
     import cv2
 
-    from vedette.streamer.grid import draw_grid
+    from vedette.streamer.offline.grid import draw_grid
 
     if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise SourceError(f"--snapshot: needs a name that ends in .jpg or .png, got {path}")

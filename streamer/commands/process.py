@@ -18,7 +18,7 @@ from pathlib import Path
 from vedette.streamer.config import Config, load_config
 from vedette.streamer.errors import ConfigError, SourceError
 from vedette.streamer.log import setup_logging
-from vedette.streamer.process import EPOCH, Options, Progress, process_file
+from vedette.streamer.offline.process import EPOCH, Options, Progress, process_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     setup_logging()
     _check_stems(args.videos)
     config = Config(version=1, cameras={}) if args.config is None else load_config(args.config).config
-    from vedette.streamer.engine import open_engine, open_stage
+    from vedette.streamer.infer.engine import open_engine, open_stage
 
     options = Options(
         config.defaults, config.site, args.start, args.fps, args.annotate, args.detections,

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vedette.streamer.config import Loaded, load_config
-from vedette.streamer.environment import environment_faults, store_faults
 from vedette.streamer.errors import ConfigError, VedetteError
 from vedette.streamer.log import setup_logging
-from vedette.streamer.rundir import RunDir, run_dir_for
-from vedette.streamer.store_lock import StoreLock
-from vedette.streamer.supervisor import Supervisor
+from vedette.streamer.supervisor.environment import environment_faults, store_faults
+from vedette.streamer.supervisor.role import Supervisor
+from vedette.streamer.supervisor.rundir import RunDir, run_dir_for
+from vedette.streamer.supervisor.store_lock import StoreLock
 
 log = logging.getLogger("vedette.supervisor")
 

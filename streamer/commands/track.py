@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vedette.engines.api import LABELS
 from vedette.streamer.errors import ConfigError
-from vedette.streamer.motchallenge import Report, SeqInfo, read_frames, read_seqinfo, reportable, write_tracks
-from vedette.streamer.tracker import Tracker, TrackerConfig
+from vedette.streamer.offline.motchallenge import Report, SeqInfo, read_frames, read_seqinfo, reportable, write_tracks
+from vedette.streamer.tracking.tracker import Tracker, TrackerConfig
 
 #: Reports printed before only their number is told.
 MOST_REPORTS = 20

@@ -15,8 +15,8 @@ from typing import Any
 import zmq
 
 from vedette.streamer.client import Gap, subscribe
-from vedette.streamer.curve import ClientKeys, public_key_of
-from vedette.streamer.keyfolder import read_key
+from vedette.streamer.keys.curve import ClientKeys, public_key_of
+from vedette.streamer.keys.folder import read_key
 from vedette.streamer.types import CAMERA_NAME
 
 ENDPOINT = "tcp://127.0.0.1:5556"

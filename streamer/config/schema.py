@@ -64,7 +64,7 @@ Line = Annotated[list[Point], AfterValidator(_line)]
 class EngineSection(_Section):
     """Which detector runs, where, and how precisely. size: engine input, width x height. temporal: the model of learned
     evidence, for every camera; None: the shipped one, where a rule asks for it. window: frames it attends to, None: its own.
-    skip_still: how long the detector's answer stands while nothing moves, seconds (`vedette.streamer.stillness`); 0: never.
+    skip_still: how long the detector's answer stands while nothing moves, seconds (`vedette.streamer.infer.stillness`); 0: never.
     None: 1 in the daemon, 0 in ``vedette process``."""
 
     detector: str = "vedette-nano"

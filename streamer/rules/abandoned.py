@@ -1,7 +1,7 @@
 """Something was put down and its owner has left.
 
 Candidates are bags that the detector knows, and whatever else stands still where nothing was (static foreground,
-`vedette.streamer.staticscene`). A candidate needs an owner: the nearest person within ``distance`` of it when it appeared (or
+`vedette.streamer.capture.staticscene`). A candidate needs an owner: the nearest person within ``distance`` of it when it appeared (or
 in the seconds before: a bag is often seen only once its owner has stepped aside). What was there from the start, what
 appears where nobody was (light, a hole that something left behind) and what is too large to be put down has none, and is
 never told. The clock runs while the owner is farther than ``distance`` or gone; passers-by do not stop it. An owner who is

@@ -2,7 +2,7 @@
 
 A rule is a small state machine of one camera. `View` is one picture: the confirmed tracks of the rule's
 classes at a moment of the camera's own clock. `Signal` is one step in the life of an incident; the
-`vedette.streamer.incidents` book turns it into an Event. Every incident has a start and an end.
+`vedette.streamer.infer.incidents` book turns it into an Event. Every incident has a start and an end.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vedette.streamer.outbox import Stored
+from vedette.streamer.outbox.records import Stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Literal
 from pydantic import Field
 
 from vedette.streamer.errors import SinkError
-from vedette.streamer.outbox import Stored
+from vedette.streamer.outbox.records import Stored
 from vedette.streamer.sinks.base import Place, SinkConfig
 
 #: How far back the end of the file is searched for the last whole line, bytes.

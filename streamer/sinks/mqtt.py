@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from vedette.streamer.errors import SinkError
-from vedette.streamer.outbox import Stored
+from vedette.streamer.outbox.records import Stored
 from vedette.streamer.sinks.base import Place, SinkConfig
 
 log = logging.getLogger("vedette.sinks.mqtt")

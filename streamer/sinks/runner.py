@@ -16,7 +16,7 @@ from typing import Any
 
 from vedette.streamer.errors import SinkError
 from vedette.streamer.log import redact
-from vedette.streamer.outboxreader import OutboxReader
+from vedette.streamer.outbox.reader import OutboxReader
 from vedette.streamer.sinks.base import Place, Sink, SinkConfig
 from vedette.streamer.sinks.cursor import Cursor
 

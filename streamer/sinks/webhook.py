@@ -26,7 +26,7 @@ from pydantic import Field, field_validator
 
 from vedette.streamer.errors import SinkError
 from vedette.streamer.log import redact
-from vedette.streamer.outbox import Stored
+from vedette.streamer.outbox.records import Stored
 from vedette.streamer.sinks.base import Place, SinkConfig
 
 log = logging.getLogger("vedette.sinks.webhook")

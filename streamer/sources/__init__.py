@@ -1,6 +1,6 @@
 """Where pictures come from: one file a kind, one row here, one test, one commented stanza in configs/.
 
-A source opens or raises, reads or raises; it never retries. The loop around it (`vedette.streamer.camera`) owns retry.
+A source opens or raises, reads or raises; it never retries. The loop around it (`vedette.streamer.capture.camera`) owns retry.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """The parts of the tracker: config, intake (cleaning), rows (the arrays), motion, association, identity.
 
-``vedette.streamer.tracker`` puts them together and is what the rest of the runtime imports.
+``vedette.streamer.tracking.tracker`` puts them together and is what the rest of the runtime imports.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.daemon import Daemon, wait_for
-from vedette.streamer.rundir import run_dir_for
+from vedette.streamer.supervisor.rundir import run_dir_for
 
 #: Descriptors a process may hold more than before: an HTTP connection, a reconnect under way, SQLite's own.
 SLACK = 4

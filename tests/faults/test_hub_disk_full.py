@@ -19,8 +19,8 @@ from tests.faults.disks import fill, tmpfs
 from tests.faults.report import tell
 from vedette.streamer import subscribe
 from vedette.streamer.bench._hub import HubProcess, numbered_event
-from vedette.streamer.diskguard import RESERVE
 from vedette.streamer.eventlink import EventLink
+from vedette.streamer.outbox.diskguard import RESERVE
 
 JPEG = b"\xff\xd8\xff" + b"p" * 100_000 + b"\xff\xd9"
 

@@ -26,17 +26,17 @@ from vedette.engines.temporal_spec import spec_from_json
 from vedette.streamer import client
 from vedette.streamer.alert import alert_schema
 from vedette.streamer.bench._hub import numbered_event
-from vedette.streamer.bus_reader import FrameReader
-from vedette.streamer.child import Child
+from vedette.streamer.bus.reader import FrameReader
 from vedette.streamer.config.load import load_config
 from vedette.streamer.errors import ConfigError, WireError
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.http import HttpServer
-from vedette.streamer.http.tokens import Scope
-from vedette.streamer.http.views import cameras, health, processes, readiness
-from vedette.streamer.metrics import Metrics
-from vedette.streamer.motchallenge import read_frames, read_seqinfo
-from vedette.streamer.replay import answer
+from vedette.streamer.hub.http import HttpServer
+from vedette.streamer.hub.http.tokens import Scope
+from vedette.streamer.hub.http.views import cameras, health, processes, readiness
+from vedette.streamer.hub.metrics import Metrics
+from vedette.streamer.hub.replay import answer
+from vedette.streamer.offline.motchallenge import read_frames, read_seqinfo
+from vedette.streamer.supervisor.child import Child
 from vedette.streamer.wire import encode
 
 #: Parts of a message, and files of a set, are separated by this in an input.

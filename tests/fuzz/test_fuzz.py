@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.runner import fuzz
 from tests.fuzz.targets import BETWEEN, CORPUS, TARGETS, Target, corpus_of
-from vedette.streamer import child
+from vedette.streamer.supervisor import child
 
 ROOT = Path(__file__).resolve().parents[2]
 

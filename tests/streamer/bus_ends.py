@@ -13,7 +13,7 @@ import zmq
 from vedette.engines.api import Letterbox
 from vedette.streamer import wire
 from vedette.streamer.bus import FrameReader, FrameWriter, Lease
-from vedette.streamer.ring import Ring, create_ring
+from vedette.streamer.bus.ring import Ring, create_ring
 from vedette.streamer.types import Frame
 
 H, W = 32, 48

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette.streamer.bus import FrameReader, Lease
-from vedette.streamer.ring import SLOTS, create_ring, slot_bytes_for
+from vedette.streamer.bus.ring import SLOTS, create_ring, slot_bytes_for
 
 INPUT_HW = (256, 416)
 

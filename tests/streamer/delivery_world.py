@@ -21,20 +21,20 @@ from typing import Any
 import zmq
 
 from vedette.streamer.bench._hub import numbered_event
+from vedette.streamer.bus.mailbox import Snapshot
 from vedette.streamer.client import Gap, Subscription
-from vedette.streamer.committer import Committer
 from vedette.streamer.config import Config
-from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.hub import Hub
-from vedette.streamer.hubstate import HubState
-from vedette.streamer.mailbox import Snapshot
-from vedette.streamer.outbox import Outbox
-from vedette.streamer.outboxreader import OutboxReader
-from vedette.streamer.publisher import Publisher
-from vedette.streamer.replay import answer
-from vedette.streamer.snapshotdesk import SnapshotDesk
-from vedette.streamer.snapshots import Snapshots
+from vedette.streamer.hub.publisher import Publisher
+from vedette.streamer.hub.replay import answer
+from vedette.streamer.hub.role import Hub
+from vedette.streamer.hub.state import HubState
+from vedette.streamer.infer.snapshotdesk import SnapshotDesk
+from vedette.streamer.outbox.committer import Committer
+from vedette.streamer.outbox.diskguard import DiskGuard
+from vedette.streamer.outbox.reader import OutboxReader
+from vedette.streamer.outbox.snapshots import Snapshots
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.wire import encode
 
 JPEG = b"\xff\xd8\xff picture \xff\xd9"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vedette.streamer.bench._hub import numbered_event
-from vedette.streamer.outbox import Draft, Outbox
+from vedette.streamer.outbox.records import Draft
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks.base import SinkConfig
 from vedette.streamer.sinks.runner import SinkRunner
 

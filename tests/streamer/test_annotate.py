@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vedette.streamer.annotate import ALARM, BANNER_S, Annotator, colour_of, short_id
+from vedette.streamer.offline.annotate import ALARM, BANNER_S, Annotator, colour_of, short_id
 
 TRACK = {"id": "dock/b/17", "label": "person", "box": [0.4, 0.4, 0.6, 0.9], "since_seen_s": 0.0}
 ALERT: dict[str, Any] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vedette.streamer.batcher import Batcher
-from vedette.streamer.mailbox import Lease, Slot
+from vedette.streamer.bus.mailbox import Lease, Slot
+from vedette.streamer.infer.batcher import Batcher
 from vedette.streamer.wire import FrameHeader
 
 HW = (64, 96)

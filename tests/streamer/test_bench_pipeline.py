@@ -12,7 +12,7 @@ import pytest
 from clips import write_clip
 
 from vedette.streamer.bench.pipeline import _Meter, recode
-from vedette.streamer.stillness import MOVED_MOST, moved, shrink
+from vedette.streamer.infer.stillness import MOVED_MOST, moved, shrink
 
 
 @pytest.fixture

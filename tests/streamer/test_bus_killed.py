@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from vedette.streamer.ring import create_ring
+from vedette.streamer.bus.ring import create_ring
 
 WRITER = """
 import sys, time, zlib, numpy as np
 from vedette.engines.api import Letterbox
 from vedette.streamer.bus import FrameWriter
-from vedette.streamer.ring import Ring
+from vedette.streamer.bus.ring import Ring
 from vedette.streamer.types import Frame
 run_dir, ring, incarnation = sys.argv[1:]
 writer = FrameWriter(run_dir, "cam", incarnation, Ring.open(f"{run_dir}/{ring}", writable=True))

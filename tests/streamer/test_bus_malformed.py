@@ -12,8 +12,8 @@ from bus_ends import H, W, deliver, picture, rogue_peer, until, writer_of
 
 from vedette.streamer import wire
 from vedette.streamer.bus import Cut, FrameReader, FrameWriter
+from vedette.streamer.bus.ring import Ring, create_ring
 from vedette.streamer.errors import WireError
-from vedette.streamer.ring import Ring, create_ring
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vedette.engines.api import Letterbox
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.pacing import RealTime, Sampler, SourceClock
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.capture.pacing import RealTime, Sampler, SourceClock
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vedette.streamer import cli
-from vedette.streamer.store_lock import StoreLock
+from vedette.streamer.supervisor.store_lock import StoreLock
 
 
 def config(folder: Path, port: int = 0, cameras: str = "{a: {source: rtsp://h/y}, b: {source: rtsp://h/x}}") -> str:

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from tests import children
-from vedette.streamer.child import MAX_LINE, Child, status_words
 from vedette.streamer.config import Config
+from vedette.streamer.supervisor.child import MAX_LINE, Child, status_words
 from vedette.streamer.worker import Setup
 
 ENVIRONMENT = {"PYTHONPATH": str(Path(children.__file__).parent)}
@@ -193,7 +193,7 @@ def test_an_orphan_in_its_first_moment_dies(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, signal, time\n"
-        "from vedette.streamer.child import Child\n"
+        "from vedette.streamer.supervisor.child import Child\n"
         "from vedette.streamer.worker import Setup\n"
         "child = Child.spawn(Setup('hub', 'hub', 'b', '/', {}, -1, -1), time.monotonic())\n"
         "print(child.pid, flush=True)\n"

@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 from tests.streamer.captured import captured
 from tests.streamer.clips import write_clip
 from vedette.streamer.bench._hub import HubProcess
-from vedette.streamer.clip import MOST_WAITING, ClipForm, ClipMaker, encode_clip
-from vedette.streamer.clipdesk import PATIENCE_S, SETTLE_S, ClipDesk
-from vedette.streamer.committer import Arrival, Committer
+from vedette.streamer.bus.mailbox import Snapshot
+from vedette.streamer.capture.clip import MOST_WAITING, ClipForm, ClipMaker, encode_clip
+from vedette.streamer.capture.evidence import EvidenceRing
 from vedette.streamer.config.schema import ClipSection
-from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.errors import VedetteError
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.evidence import EvidenceRing
-from vedette.streamer.mailbox import Snapshot
-from vedette.streamer.outbox import Draft, Outbox, Picture
-from vedette.streamer.outboxreader import OutboxReader
-from vedette.streamer.snapshots import Snapshots
+from vedette.streamer.infer.clipdesk import PATIENCE_S, SETTLE_S, ClipDesk
+from vedette.streamer.outbox.committer import Arrival, Committer
+from vedette.streamer.outbox.diskguard import DiskGuard
+from vedette.streamer.outbox.reader import OutboxReader
+from vedette.streamer.outbox.records import Draft, Picture
+from vedette.streamer.outbox.snapshots import Snapshots
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.types import Event
 
 U8 = NDArray[np.uint8]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from bus_ends import H, W, deliver, writer_of
 
-from vedette.streamer import bus_reader
 from vedette.streamer.bus import FrameReader, FrameWriter
-from vedette.streamer.creditlane import CreditReceiver, CreditSender, key_of, lane_path
-from vedette.streamer.ring import Ring, create_ring, remove_ring
+from vedette.streamer.bus import reader as bus_reader
+from vedette.streamer.bus.creditlane import CreditReceiver, CreditSender, key_of, lane_path
+from vedette.streamer.bus.ring import Ring, create_ring, remove_ring
 
 KEY = key_of("i1", "boot1")
 

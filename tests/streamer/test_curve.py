@@ -17,12 +17,12 @@ from vedette.streamer import subscribe
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.cli import main
 from vedette.streamer.client import Subscription
-from vedette.streamer.curve import ClientKeys, secure_server
-from vedette.streamer.door import Door, Doors
-from vedette.streamer.doorman import Doorman
 from vedette.streamer.errors import ConfigError
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.keyfolder import KeyFolder, Pair, new_pair
+from vedette.streamer.keys.curve import ClientKeys, secure_server
+from vedette.streamer.keys.door import Door, Doors
+from vedette.streamer.keys.doorman import Doorman
+from vedette.streamer.keys.folder import KeyFolder, Pair, new_pair
 
 
 def free_endpoint() -> str:

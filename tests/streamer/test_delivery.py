@@ -16,7 +16,7 @@ import pytest
 
 from vedette.streamer import Subscription, subscribe
 from vedette.streamer.bench._hub import HubProcess
-from vedette.streamer.outboxreader import OutboxReader
+from vedette.streamer.outbox.reader import OutboxReader
 
 #: A process that numbers events 1..N over the real link and says on standard output what was acknowledged.
 PRODUCER = """

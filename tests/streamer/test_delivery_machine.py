@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.streamer.delivery_world import ModelHub, ModelOutbox, ModelSubscription, Plant, World, check
-from vedette.streamer import client, eventlink, hub
+from vedette.streamer import client, eventlink
 from vedette.streamer.errors import StoreError
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.snapshotdesk import SnapshotDesk
+from vedette.streamer.hub import role as hub
+from vedette.streamer.infer.snapshotdesk import SnapshotDesk
 
 #: A RAM disk where there is one: these are deaths of processes, not power cuts, and fsync costs nothing there.
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

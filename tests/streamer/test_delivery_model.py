@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from vedette.streamer import Gap, Subscription, subscribe
 from vedette.streamer.bench._station import Station
-from vedette.streamer.outbox import Stored
-from vedette.streamer.outboxreader import OutboxReader
-from vedette.streamer.replay import answer
+from vedette.streamer.hub.replay import answer
+from vedette.streamer.outbox.reader import OutboxReader
+from vedette.streamer.outbox.records import Stored
 
 CAMERAS = ("dock", "gate")
 

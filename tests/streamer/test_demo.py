@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from vedette.streamer.gallery import Gallery
+from vedette.streamer.offline.gallery import Gallery
 
 COMMAND = [sys.executable, "-m", "vedette.streamer.cli", "demo"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from vedette.streamer.cli import COMMANDS
 from vedette.streamer.config import AlertsSection, HttpSection
-from vedette.streamer.supervisor import STOP_ORDER
+from vedette.streamer.supervisor.role import STOP_ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "configs" / "vedette.service"

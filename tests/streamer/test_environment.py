@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vedette.streamer.config import Loaded, load_config
-from vedette.streamer.environment import environment_faults, local_path, store_faults, warnings
+from vedette.streamer.supervisor.environment import environment_faults, local_path, store_faults, warnings
 
 
 def loaded(folder: Path, **keys: str) -> Loaded:

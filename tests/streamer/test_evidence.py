@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vedette.streamer.evidence import EvidenceRing
+from vedette.streamer.capture.evidence import EvidenceRing
 
 U8 = NDArray[np.uint8]
 S = 1_000_000_000

@@ -6,7 +6,7 @@ import numpy as np
 from clips import moving
 from numpy.typing import NDArray
 
-from vedette.streamer.frozen import FrozenDetector
+from vedette.streamer.capture.frozen import FrozenDetector
 
 U8 = NDArray[np.uint8]
 

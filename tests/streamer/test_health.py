@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vedette.streamer.health import CameraHealth, Incident, Sight
+from vedette.streamer.supervisor.health import CameraHealth, Incident, Sight
 
 
 def told(incidents: list[Incident]) -> list[tuple[str, str]]:

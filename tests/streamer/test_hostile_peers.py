@@ -19,9 +19,9 @@ from vedette.streamer import subscribe
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.errors import WireError
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.memorywatch import MemoryWatch
-from vedette.streamer.outbox import DATABASE
-from vedette.streamer.outboxreader import OutboxReader
+from vedette.streamer.hub.memorywatch import MemoryWatch
+from vedette.streamer.outbox.database import DATABASE
+from vedette.streamer.outbox.reader import OutboxReader
 from vedette.streamer.wire import encode
 
 JPEG = b"\xff\xd8\xff\xe0 picture \xff\xd9"

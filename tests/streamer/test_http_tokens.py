@@ -18,11 +18,11 @@ import pytest
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.cli import main
 from vedette.streamer.config import load_config
-from vedette.streamer.environment import warnings
 from vedette.streamer.errors import ConfigError
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.http import app, tokens
-from vedette.streamer.http.server import bind_tcp
+from vedette.streamer.hub.http import app, tokens
+from vedette.streamer.hub.http.server import bind_tcp
+from vedette.streamer.supervisor.environment import warnings
 from vedette.streamer.telemetry import TelemetryLink
 
 JPEG = b"\xff\xd8\xff\xe0 picture \xff\xd9"

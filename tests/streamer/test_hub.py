@@ -20,7 +20,7 @@ import zmq
 from vedette.streamer.alert import alert_schema
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.outboxreader import OutboxReader
+from vedette.streamer.outbox.reader import OutboxReader
 from vedette.streamer.telemetry import TelemetryLink
 from vedette.streamer.wire import MAX_JPEG, MAX_JSON
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from vedette.streamer.bench._hub import numbered_event
-from vedette.streamer.committer import FIRST_AT_ONCE, PICTURES_S, Arrival, Committer, Greeting
-from vedette.streamer.diskguard import RESERVE, DiskGuard, is_disk_trouble
-from vedette.streamer.hub import SLOW_DISK_S
-from vedette.streamer.outbox import Outbox, Picture
-from vedette.streamer.snapshots import Snapshots, looks_like_jpeg, snapshot_path
+from vedette.streamer.hub.role import SLOW_DISK_S
+from vedette.streamer.outbox.committer import FIRST_AT_ONCE, PICTURES_S, Arrival, Committer, Greeting
+from vedette.streamer.outbox.diskguard import RESERVE, DiskGuard, is_disk_trouble
+from vedette.streamer.outbox.records import Picture
+from vedette.streamer.outbox.snapshots import Snapshots, looks_like_jpeg, snapshot_path
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.types import Event
 from vedette.streamer.wire import MAX_JPEG
 
@@ -161,7 +162,7 @@ def test_relief_takes_the_oldest_pictures_then_the_reserve_then_nothing(tmp_path
 
 def test_relief_deletes_no_more_than_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oldest day first, and it stops when enough is free."""
-    monkeypatch.setattr("vedette.streamer.diskguard.RELIEF_BYTES", 150)
+    monkeypatch.setattr("vedette.streamer.outbox.diskguard.RELIEF_BYTES", 150)
     snapshots = Snapshots(tmp_path)
     for day in (3, 1, 2):
         snapshots.write(numbered_event(day, wall_s=day * 86400.0), JPEG)
@@ -240,7 +241,7 @@ def test_a_store_that_cannot_be_opened_again_is_tried_at_every_commit(
     def closed(_path: Path) -> sqlite3.Connection:
         raise sqlite3.OperationalError("attempt to write a readonly database")
 
-    monkeypatch.setattr("vedette.streamer.outbox.connect", closed)
+    monkeypatch.setattr("vedette.streamer.outbox.store.connect", closed)
     made.offer(arrive(2, JPEG))
     for _ in range(3):
         assert made.commit()[1] == []

@@ -19,9 +19,9 @@ import zmq
 
 from vedette.streamer import wire
 from vedette.streamer.bus import FrameWriter
-from vedette.streamer.infer import run
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.ring import Ring, create_ring, slot_bytes_for
+from vedette.streamer.bus.ring import Ring, create_ring, slot_bytes_for
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.infer.role import run
 from vedette.streamer.types import Frame
 from vedette.streamer.worker import Life, Setup
 

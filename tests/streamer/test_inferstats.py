@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from vedette.streamer.inferstats import InferStats
+from vedette.streamer.infer.stats import InferStats
 
 
 def test_a_line_tells_rates_drops_and_latency_of_its_window_only() -> None:

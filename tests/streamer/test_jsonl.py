@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.streamer.sink_ends import commit, numbers, opened, start, until
-from vedette.streamer.outbox import Outbox
-from vedette.streamer.outboxreader import OutboxReader
+from vedette.streamer.outbox.reader import OutboxReader
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks.base import Place
 from vedette.streamer.sinks.jsonl import JsonlConfig
 

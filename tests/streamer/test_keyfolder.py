@@ -11,7 +11,7 @@ import pytest
 
 from vedette.streamer.cli import main
 from vedette.streamer.errors import ConfigError
-from vedette.streamer.keyfolder import KeyFolder, new_pair, pair_of, read_key
+from vedette.streamer.keys.folder import KeyFolder, new_pair, pair_of, read_key
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o377], ids=["000", "022", "377"])

@@ -15,10 +15,10 @@ from tests.streamer.test_pipeline import INSIDE, Show, section, seen
 from vedette.engines.api import LABELS, Detections
 from vedette.engines.temporal_tracks import Evidence, Judgement, TrackFrame
 from vedette.streamer.config import EngineSection
-from vedette.streamer.engine import open_stage
 from vedette.streamer.errors import EngineError
-from vedette.streamer.learned import EvidenceStage, Sight
-from vedette.streamer.pipeline import Pipeline
+from vedette.streamer.infer.engine import open_stage
+from vedette.streamer.infer.learned import EvidenceStage, Sight
+from vedette.streamer.infer.pipeline import Pipeline
 from vedette.streamer.rules.base import RuleConfig
 from vedette.streamer.rules.view import Places, Signal, View
 from vedette.streamer.types import Tracks

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from vedette.streamer.committer import Committer
 from vedette.streamer.config import Config
-from vedette.streamer.diskguard import DiskGuard
 from vedette.streamer.errors import WireError
-from vedette.streamer.hubstate import HubState
-from vedette.streamer.metrics import MOST_CAMERAS, MOST_LABELS, Metrics
-from vedette.streamer.outbox import Outbox
-from vedette.streamer.publisher import Publisher
-from vedette.streamer.snapshots import Snapshots
+from vedette.streamer.hub.metrics import MOST_CAMERAS, MOST_LABELS, Metrics
+from vedette.streamer.hub.publisher import Publisher
+from vedette.streamer.hub.state import HubState
+from vedette.streamer.outbox.committer import Committer
+from vedette.streamer.outbox.diskguard import DiskGuard
+from vedette.streamer.outbox.snapshots import Snapshots
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.telemetry import TelemetryLink
 from vedette.streamer.wire import encode
 

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from vedette.engines.api import Detections
 from vedette.streamer.errors import ConfigError
-from vedette.streamer.motchallenge import SeqInfo, parse_line, read_frames, read_seqinfo, reportable, write_tracks
+from vedette.streamer.offline.motchallenge import (
+    SeqInfo,
+    parse_line,
+    read_frames,
+    read_seqinfo,
+    reportable,
+    write_tracks,
+)
 from vedette.streamer.types import Tracks
 
 INFO = SeqInfo("yard", 10.0, 5, 200, 100)

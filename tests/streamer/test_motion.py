@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vedette.engines.api import Batch, Detections, Letterbox, Perception
-from vedette.streamer.motion import CARRIER, NUMBERS, TOKEN_WIDTH, MotionEye, covered, small_grey
+from vedette.streamer.infer.motion import CARRIER, NUMBERS, TOKEN_WIDTH, MotionEye, covered, small_grey
 
 HW = (256, 416)
 BOX = Letterbox.fit((256, 416), HW)

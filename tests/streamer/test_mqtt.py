@@ -18,7 +18,7 @@ import pytest
 from tests.streamer.sink_ends import commit, opened, start, until
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.outbox import Outbox
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks.mqtt import MqttConfig
 
 

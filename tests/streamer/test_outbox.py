@@ -15,8 +15,10 @@ import pytest
 from vedette.streamer.alert import alert_schema
 from vedette.streamer.bench._hub import numbered_event
 from vedette.streamer.errors import StoreError
-from vedette.streamer.outbox import DATABASE, Boot, Draft, Outbox, Picture
-from vedette.streamer.outboxreader import OutboxReader
+from vedette.streamer.outbox.database import DATABASE
+from vedette.streamer.outbox.reader import OutboxReader
+from vedette.streamer.outbox.records import Boot, Draft, Picture
+from vedette.streamer.outbox.store import Outbox
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -245,7 +247,8 @@ _WRITER = """
 import sys
 from pathlib import Path
 from vedette.streamer.bench._hub import numbered_event
-from vedette.streamer.outbox import Draft, Outbox
+from vedette.streamer.outbox.records import Draft
+from vedette.streamer.outbox.store import Outbox
 box = Outbox(Path(sys.argv[1]), site="yard")
 n = box.last_seq
 while True:

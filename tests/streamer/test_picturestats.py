@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from vedette.streamer import wire
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.errors import WireError
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.picturemeter import PictureMeter
 from vedette.streamer.picturestats import PictureStats, StaticBlob
 from vedette.streamer.wire import FrameHeader
 

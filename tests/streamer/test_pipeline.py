@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from vedette.engines.api import LABELS, Detections
 from vedette.streamer.config import CameraSection
-from vedette.streamer.incidents import Moment
-from vedette.streamer.pipeline import Gate, Outcome, Pipeline
+from vedette.streamer.infer.incidents import Moment
+from vedette.streamer.infer.pipeline import Gate, Outcome, Pipeline
 from vedette.streamer.types import Event, Tracks
 
 GATE = [[0.3, 0.2], [0.9, 0.2], [0.9, 0.95], [0.3, 0.95]]

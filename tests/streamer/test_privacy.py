@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vedette.streamer.capture.privacy import PrivacyMask
 from vedette.streamer.geometry import points_in_polygon
-from vedette.streamer.privacy import PrivacyMask
 
 CORNER = [(0.0, 0.0), (0.25, 0.0), (0.25, 0.5), (0.0, 0.5)]
 

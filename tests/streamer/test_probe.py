@@ -13,7 +13,7 @@ from clips import write_clip
 from rtsp import free_port, rtsp_server
 
 from vedette.streamer.commands import probe
-from vedette.streamer.grid import draw_grid
+from vedette.streamer.offline.grid import draw_grid
 
 
 def run(*argv: str) -> int:

@@ -13,8 +13,8 @@ import pytest
 
 from vedette.streamer.cli import main
 from vedette.streamer.errors import VedetteError
-from vedette.streamer.process import camera_name
-from vedette.streamer.videofile import Ahead
+from vedette.streamer.offline.process import camera_name
+from vedette.streamer.offline.videofile import Ahead
 
 CONFIG = """
 version: 1

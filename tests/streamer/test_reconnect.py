@@ -8,7 +8,7 @@ import threading
 
 from rtsp import free_port
 
-from vedette.streamer.reconnect import HEALTHY_S, Backoff, Cadence, reachable, wait_to_open
+from vedette.streamer.capture.reconnect import HEALTHY_S, Backoff, Cadence, reachable, wait_to_open
 
 
 def pauses(backoff: Backoff, count: int, *, refused: bool = False) -> list[float]:

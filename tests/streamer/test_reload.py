@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vedette.streamer.config import CameraSection, Config
-from vedette.streamer.reload import CAPTURE_KEYS, Changes, capture_view, changes, fixed_faults, infer_view
+from vedette.streamer.supervisor.reload import CAPTURE_KEYS, Changes, capture_view, changes, fixed_faults, infer_view
 
 GATE = {"gate": [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]}
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from vedette.streamer.config import Config
-from vedette.streamer.post import Post
-from vedette.streamer.reporter import Reporter, sight_of
-from vedette.streamer.restart import Backoff, Policy
+from vedette.streamer.supervisor.post import Post
+from vedette.streamer.supervisor.reporter import Reporter, sight_of
+from vedette.streamer.supervisor.restart import Backoff, Policy
 from vedette.streamer.wire import encode
 from vedette.streamer.worker import Setup
 

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vedette.streamer.restart import FREE_RESTARTS, Backoff, Policy
+from vedette.streamer.supervisor.restart import FREE_RESTARTS, Backoff, Policy
 
 
 def waits(count: int, policy: Policy, lived_s: float = 0.1) -> list[float]:

@@ -9,10 +9,11 @@ import pytest
 
 from vedette.streamer.bench._hub import numbered_event
 from vedette.streamer.config.schema import RetentionSection
-from vedette.streamer.outbox import Draft, Outbox
-from vedette.streamer.outboxreader import OutboxReader
-from vedette.streamer.retention import CHUNK, DAY_S, Retention
-from vedette.streamer.snapshots import Snapshots
+from vedette.streamer.hub.retention import CHUNK, DAY_S, Retention
+from vedette.streamer.outbox.reader import OutboxReader
+from vedette.streamer.outbox.records import Draft
+from vedette.streamer.outbox.snapshots import Snapshots
+from vedette.streamer.outbox.store import Outbox
 
 T0 = 1_700_000_000.0
 

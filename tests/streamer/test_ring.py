@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vedette.streamer.bus.ring import MAX_SLOTS, Ring, create_ring, ring_name, slot_bytes_for
 from vedette.streamer.errors import WireError
-from vedette.streamer.ring import MAX_SLOTS, Ring, create_ring, ring_name, slot_bytes_for
 
 
 def test_a_picture_written_by_one_side_is_read_by_the_other(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from captured import CaptureProcess, captured
 from rtsp import RtspServer, rtsp_server
 
-from vedette.streamer.camera import GRACE_S
+from vedette.streamer.capture.camera import GRACE_S
 from vedette.streamer.errors import SourceError, SourceRefused
 from vedette.streamer.sources import Want, open_source
 from vedette.streamer.sources.handshake import describe

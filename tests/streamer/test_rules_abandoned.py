@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.streamer.rule_scenes import HEIGHT, phases, tracks_at
+from vedette.streamer.capture.staticscene import StaticScene
 from vedette.streamer.picturestats import PictureStats, StaticBlob
 from vedette.streamer.rules.abandoned import AbandonedConfig
 from vedette.streamer.rules.view import Places, Signal, View
-from vedette.streamer.staticscene import StaticScene
 from vedette.streamer.types import Tracks
 
 LABELS = ("person", "bag", "car")

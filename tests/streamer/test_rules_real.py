@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from vedette.engines.api import Batch, Detections
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.config.schema import CameraDefaults, EngineSection
-from vedette.streamer.engine import open_engine
-from vedette.streamer.incidents import Moment
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.picturemeter import PictureMeter
-from vedette.streamer.pipeline import Pipeline
+from vedette.streamer.infer.engine import open_engine
+from vedette.streamer.infer.incidents import Moment
+from vedette.streamer.infer.pipeline import Pipeline
 from vedette.streamer.types import Event
 
 #: Every second picture of the clip's first sixteen seconds.

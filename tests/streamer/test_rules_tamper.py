@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.streamer.rule_scenes import phases
-from vedette.streamer.letterbox import draw_letterbox
-from vedette.streamer.picturemeter import PictureMeter
+from vedette.streamer.capture.letterbox import draw_letterbox
+from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.rules.tamper import TamperConfig
 from vedette.streamer.rules.view import Places, Signal, View
 from vedette.streamer.types import Tracks

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vedette.streamer.errors import StoreError
-from vedette.streamer.rundir import RunDir, run_dir_for
+from vedette.streamer.supervisor.rundir import RunDir, run_dir_for
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_folders_of_dead_daemons_are_removed_and_of_living_ones_are_not(short: P
     environ = {"XDG_RUNTIME_DIR": str(short)}
     living, dead, own = (run_dir_for(Path(f"/{name}"), environ) for name in ("living", "dead", "own"))
     other = short / f"vedette-{os.getuid() + 1}-0123456789"  # another user's: not ours to judge
-    hold = "import sys, signal; from pathlib import Path; from vedette.streamer.rundir import RunDir; r = RunDir(Path(sys.argv[1])); print('held', flush=True); signal.pause()"
+    hold = "import sys, signal; from pathlib import Path; from vedette.streamer.supervisor.rundir import RunDir; r = RunDir(Path(sys.argv[1])); print('held', flush=True); signal.pause()"
     holders = [subprocess.Popen([sys.executable, "-c", hold, str(p)], stdout=subprocess.PIPE) for p in (living, dead)]
     try:
         for holder, path in zip(holders, (living, dead), strict=True):

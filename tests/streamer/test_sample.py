@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from vedette.streamer import sample
 from vedette.streamer.config import CameraSection
 from vedette.streamer.errors import SourceError
+from vedette.streamer.offline import sample
 
 
 def quiet(_text: str) -> None:

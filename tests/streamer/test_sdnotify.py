@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vedette.streamer.sdnotify import Notifier
+from vedette.streamer.supervisor.sdnotify import Notifier
 
 
 @pytest.fixture

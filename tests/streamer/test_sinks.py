@@ -13,7 +13,7 @@ import pytest
 from tests.streamer.sink_ends import Receiver, commit, numbers, opened, start, until
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.eventlink import EventLink
-from vedette.streamer.outbox import Outbox
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks import KINDS
 from vedette.streamer.sinks.cursor import Cursor
 from vedette.streamer.sinks.jsonl import JsonlConfig

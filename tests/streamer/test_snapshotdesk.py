@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vedette.streamer.mailbox import Snapshot
-from vedette.streamer.snapshotdesk import SnapshotDesk
+from vedette.streamer.bus.mailbox import Snapshot
+from vedette.streamer.infer.snapshotdesk import SnapshotDesk
 from vedette.streamer.types import Event
 
 

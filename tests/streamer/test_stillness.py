@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from vedette.engines.api import Batch, Detections, EngineSpec, Letterbox, Perception
 from vedette.streamer.config.schema import CameraDefaults, EngineSection
-from vedette.streamer.engine import open_engine
-from vedette.streamer.process import Options, process_file
-from vedette.streamer.stillness import SkipStill, moved, shrink
+from vedette.streamer.infer.engine import open_engine
+from vedette.streamer.infer.stillness import SkipStill, moved, shrink
+from vedette.streamer.offline.process import Options, process_file
 
 HW = (64, 96)
 BOX = Letterbox.fit(HW, HW)

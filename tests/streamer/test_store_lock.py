@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from vedette.streamer.errors import StoreError
-from vedette.streamer.store_lock import StoreLock, holder_of
+from vedette.streamer.supervisor.store_lock import StoreLock, holder_of
 
-HOLD = "import sys, signal; from pathlib import Path; from vedette.streamer.store_lock import StoreLock as L; l = L(Path(sys.argv[1])); print('held', flush=True); signal.pause()"
+HOLD = "import sys, signal; from pathlib import Path; from vedette.streamer.supervisor.store_lock import StoreLock as L; l = L(Path(sys.argv[1])); print('held', flush=True); signal.pause()"
 
 
 def test_the_second_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.streamer.track_scenes import boxes, looking, walker
 from vedette.engines.api import LABELS, Detections
-from vedette.streamer.tracker import Tracker, TrackerConfig
+from vedette.streamer.tracking.tracker import Tracker, TrackerConfig
 from vedette.streamer.types import Tracks
 
 CAR, TRUCK = LABELS.index("car"), LABELS.index("truck")

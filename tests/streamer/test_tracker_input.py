@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.streamer.track_scenes import boxes, walker
 from vedette.engines.api import Detections
-from vedette.streamer.tracker import Tracker, TrackerConfig
+from vedette.streamer.tracking.tracker import Tracker, TrackerConfig
 
 NAN, INF = float("nan"), float("inf")
 

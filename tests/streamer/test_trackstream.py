@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from vedette.engines.api import LABELS
-from vedette.streamer.incidents import Moment
-from vedette.streamer.trackstream import topic_of, track_message
+from vedette.streamer.infer.incidents import Moment
+from vedette.streamer.infer.trackstream import topic_of, track_message
 from vedette.streamer.types import Tracks
 
 

@@ -21,8 +21,8 @@ import pytest
 from tests.streamer.sink_ends import Receiver, commit, opened, start, until
 from vedette.streamer.errors import SinkError
 from vedette.streamer.log import register_secret
-from vedette.streamer.outbox import Outbox
-from vedette.streamer.outboxreader import OutboxReader
+from vedette.streamer.outbox.reader import OutboxReader
+from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks.base import Place
 from vedette.streamer.sinks.webhook import REFUSED_FOR_GOOD, WebhookConfig, signatures
 

@@ -1,0 +1,1 @@
+"""One camera in, frames and evidence out: the capture process."""

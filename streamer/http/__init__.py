@@ -1,5 +1,0 @@
-"""The small HTTP server in the hub: health, metrics, processes, cameras, alerts, live events, pictures."""
-
-from vedette.streamer.http.server import HttpServer
-
-__all__ = ["HttpServer"]

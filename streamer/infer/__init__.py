@@ -1,0 +1,1 @@
+"""Frames in, tracks and events out: the infer process."""

@@ -1,0 +1,1 @@
+"""Files instead of cameras: read to their end, scored, drawn."""

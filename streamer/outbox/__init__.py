@@ -1,0 +1,1 @@
+"""Alerts and evidence on disk: what makes an alert durable, and what makes room."""

@@ -11,17 +11,17 @@ has not been seen for `LOST_S`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from vedette.streamer.geometry import Point, points_in_polygon
 from vedette.streamer.rules.base import Check, RuleConfig, explained
-from vedette.streamer.rules.cooldown import Cooldown
-from vedette.streamer.rules.view import Box, Places, Signal, View, box_of, rounded
-from vedette.streamer.types import Phase
+from vedette.streamer.rules.casebook import Case, Casebook
+from vedette.streamer.rules.view import Places, Signal, View, box_of, rounded
 
 #: Low for this long ends an incident, seconds.
 END_S = 2.0
@@ -60,19 +60,12 @@ class FallConfig(RuleConfig):
 
 
 @dataclass(slots=True)
-class _Person:
-    """since_s, down_s: since when down, and last seen so; None while upright. seen_s: last seen at all, known."""
+class _Person(Case):
+    """seen_s: seen last, with a known probability. heights: of the last `BEFORE_S`. drop: share lost when the person went down."""
 
-    seen_s: float
-    since_s: float | None = None
-    down_s: float = 0.0
-    serial: int = 0  # of the open incident, 0 when there is none
-    last: float = 0.0
-    peak: float = 0.0
-    label: str = ""
+    seen_s: float = 0.0
     heights: deque[tuple[float, float]] = field(default_factory=deque)
-    drop: float = 0.0  # share of the height that was lost when the person went down
-    box: Box = (0.0, 0.0, 0.0, 0.0)
+    drop: float = 0.0
 
     def lose(self, time_s: float, height: float) -> float:
         """Take in a height; the share of the tallest of the last `BEFORE_S` that is lost, 0 for who was never tall enough."""
@@ -88,9 +81,7 @@ class FallRule:
 
     def __init__(self, config: FallConfig, polygon: tuple[Point, ...] | None) -> None:
         self._config, self._polygon = config, polygon
-        self._cooldown = Cooldown(config.cooldown)
-        self._people: dict[int, _Person] = {}
-        self._serial = 0
+        self._book = Casebook(_Person, self._trace, config.cooldown, config.zone)
 
     def step(self, view: View) -> list[Signal]:
         probability = view.evidence("fall")
@@ -98,74 +89,62 @@ class FallRule:
         if self._polygon is not None:
             judged &= points_in_polygon(view.anchor, self._polygon)
         for i in np.flatnonzero(view.seen).tolist():
-            person = self._people.setdefault(int(view.tracks.id[i]), _Person(view.time_s))
+            number = int(view.tracks.id[i])
+            if number not in self._book:
+                self._book.case(number).seen_s = view.time_s
+            person = self._book.case(number)
             drop = person.lose(view.time_s, float(view.tracks.xyxy[i, 3] - view.tracks.xyxy[i, 1]))
             if judged[i]:
                 self._look(person, view, i, float(probability[i]), drop)
         signals: list[Signal] = []
-        for number, person in list(self._people.items()):
-            signals += self._judge(number, person, view)
+        for key, person in self._book.items():
+            signals += self._judge(key, person, view)
             if not person.serial and view.time_s - person.seen_s > LOST_S:
-                del self._people[number]
+                self._book.forget(key)
         return signals
 
     def drop(self, time_s: float, reason: str) -> list[Signal]:
         del time_s
-        open_ones = [(number, person) for number, person in self._people.items() if person.serial]
-        self._people = {}
-        return [self._signal("end", number, person, person.down_s, reason) for number, person in open_ones]
+        return self._book.drop(reason)
 
     def _look(self, person: _Person, view: View, i: int, probability: float, drop: float) -> None:
         """Take in one judged sight of a person."""
         person.seen_s = view.time_s
-        if person.since_s is None and drop < DROP:
-            return
+        if person.since_s is None:
+            person.drop = drop
+            if drop < DROP:
+                return
         if probability < self._config.threshold * (EASE if person.serial else 1.0):
             if not person.serial:
                 person.since_s = None
             return
-        if person.since_s is None:
-            person.since_s, person.peak, person.drop = view.time_s, 0.0, drop
-        person.down_s, person.last, person.peak = view.time_s, probability, max(person.peak, probability)
-        person.label, person.box = view.labels[int(view.tracks.label[i])], box_of(view.tracks, i)
+        person.hold(view.time_s, probability)
+        person.tracks, person.box = (int(view.tracks.id[i]),), box_of(view.tracks, i)
+        person.label = view.labels[int(view.tracks.label[i])]
 
-    def _judge(self, number: int, person: _Person, view: View) -> list[Signal]:
+    def _judge(self, key: Hashable, person: _Person, view: View) -> list[Signal]:
         """What the passing of time means for a person, seen or not."""
         now_s, since_s = view.time_s, person.since_s
         if since_s is None:
             return []
         lost = now_s - person.seen_s >= LOST_S
         if person.serial:
-            if not lost and now_s - person.down_s < max(END_S, now_s - person.seen_s + 1e-6):
+            if not lost and now_s - person.last_s < max(END_S, now_s - person.seen_s + 1e-6):
                 return []
-            signal = self._signal("end", number, person, person.down_s, "not seen any more" if lost else "got up")
-            self._cooldown.touch(number, person.down_s)
-            person.serial, person.since_s = 0, None
-            return [signal]
+            return self._book.end(key, "not seen any more" if lost else "got up")
         held = now_s - since_s >= self._config.seconds - 1e-6
-        if lost or not (held and view.awake and self._cooldown.ready(number, now_s)):
-            return []
-        self._cooldown.touch(number, now_s)
-        self._serial += 1
-        person.serial = self._serial
-        return [self._signal("start", number, person, now_s)]
+        return self._book.start(key, view) if held and not lost else []
 
-    def _signal(self, phase: Phase, number: int, person: _Person, time_s: float, reason: str | None = None) -> Signal:
+    def _trace(self, person: _Person, time_s: float) -> dict[str, Any]:
         config, since_s = self._config, person.since_s
         assert since_s is not None
         checks = [
-            Check("probability of a fall", person.last, config.threshold),
+            Check("probability of a fall", person.score, config.threshold),
             Check("height lost", person.drop, DROP),
             Check("down for", rounded(time_s - since_s), config.seconds, "s"),
         ]
-        trace = explained(
+        return explained(
             f"fell, {config.threshold:g} or more, and stays down for {config.seconds:g} s",
             checks,
             unseen_s=rounded(max(0.0, time_s - person.seen_s)),
         )
-        if phase == "end":
-            trace |= {"duration_s": rounded(person.down_s - since_s), "reason": reason}
-        return Signal(
-            phase, person.serial, (number,), person.label, person.peak if phase == "end" else person.last, person.box,
-            since_s, config.zone, trace,
-        )  # fmt: skip

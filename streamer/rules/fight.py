@@ -9,15 +9,15 @@ only when an alert is told.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from vedette.streamer.rules.base import Check, RuleConfig, explained
-from vedette.streamer.rules.cooldown import Cooldown
+from vedette.streamer.rules.casebook import Case, Casebook
 from vedette.streamer.rules.view import Box, Places, Signal, View, box_of, rounded
-from vedette.streamer.types import Phase
 
 #: A probability that is too low for less than this does not start the clock anew, seconds.
 DIP_S = 0.3
@@ -54,88 +54,66 @@ class FightConfig(RuleConfig):
         return FightRule(self)
 
 
+@dataclass(slots=True)
+class _Fight(Case):
+    """told, told_s: the peak that was told last, and when. seconds: attention over time as it was then."""
+
+    told: float = 0.0
+    told_s: float = 0.0
+    seconds: list[list[float]] = field(default_factory=list)
+
+
 class FightRule:
     """`FightConfig` at work on one camera."""
 
     def __init__(self, config: FightConfig) -> None:
         self._config = config
-        self._cooldown = Cooldown(config.cooldown)
-        self._serial = 0
-        self._open = False
-        self._since_s: float | None = None
-        self._high_s = 0.0
-        self._peak = self._told = 0.0
-        self._told_s = 0.0
-        self._last = 0.0
-        self._seconds: list[list[float]] = []
-        self._who: tuple[tuple[int, ...], Box | None] = ((), None)
+        self._book = Casebook(_Fight, self._trace, config.cooldown)
 
     def step(self, view: View) -> list[Signal]:
-        probability, now_s = view.scene.get("fight"), view.time_s
-        if probability is not None and probability >= self._config.threshold * (EASE if self._open else 1.0):
-            return self._high(probability, view)
-        quiet_s = now_s - self._high_s
-        if not self._open:
-            if quiet_s >= DIP_S:
-                self._since_s = None
-            return []
-        if quiet_s < END_S:
-            return []
-        return [self._end(self._high_s, "calm" if probability is not None else "unknown")]
+        probability, now_s, case = view.scene.get("fight"), view.time_s, self._book.case(None)
+        if probability is not None and probability >= self._config.threshold * (EASE if case.serial else 1.0):
+            return self._high(case, probability, view)
+        quiet_s = now_s - case.last_s
+        if case.serial and quiet_s >= END_S:
+            return self._book.end(None, "calm" if probability is not None else "unknown")
+        if not case.serial and quiet_s >= DIP_S:
+            case.since_s = None
+        return []
 
     def drop(self, time_s: float, reason: str) -> list[Signal]:
         del time_s
-        signals = [self._end(self._high_s, reason)] if self._open else []
-        self._since_s = None
-        return signals
+        return self._book.drop(reason)
 
-    def _high(self, probability: float, view: View) -> list[Signal]:
+    def _high(self, case: _Fight, probability: float, view: View) -> list[Signal]:
         """One more picture that looks like a fight."""
-        config, now_s = self._config, view.time_s
-        if self._since_s is None:
-            self._since_s, self._peak = now_s, 0.0
-        self._high_s, self._last = now_s, probability
-        self._peak, self._who = max(self._peak, probability), involved(view)
-        if self._open:
-            if self._peak < self._told + RISE or now_s - self._told_s < UPDATE_S:
+        now_s = view.time_s
+        case.hold(now_s, probability)
+        case.tracks, case.box = involved(view)
+        case.label = "person" if case.tracks else None
+        assert case.since_s is not None
+        if case.serial:
+            if case.peak < case.told + RISE or now_s - case.told_s < UPDATE_S:
                 return []
-            return [self._tell("update", view)]
-        held = now_s - self._since_s >= config.seconds - 1e-6
-        if not (held and view.awake and self._cooldown.ready(None, now_s)):
+            self._look_back(case, view)
+            return [self._book.tell("update", None, now_s)]
+        if now_s - case.since_s < self._config.seconds - 1e-6 or not self._book.ready(None, view):
             return []
-        self._cooldown.touch(None, now_s)
-        self._serial += 1
-        self._open = True
-        return [self._tell("start", view)]
+        self._look_back(case, view)
+        return self._book.start(None, view)
 
-    def _tell(self, phase: Phase, view: View) -> Signal:
-        self._told, self._told_s = self._peak, view.time_s
-        self._seconds = attention(view)
-        return self._signal(phase, view.time_s)
+    def _look_back(self, case: _Fight, view: View) -> None:
+        case.told, case.told_s, case.seconds = case.peak, view.time_s, attention(view)
 
-    def _end(self, time_s: float, reason: str) -> Signal:
-        signal = self._signal("end", time_s, reason)
-        self._cooldown.touch(None, time_s)
-        self._open, self._since_s = False, None
-        return signal
-
-    def _signal(self, phase: Phase, time_s: float, reason: str | None = None) -> Signal:
-        config, since_s = self._config, self._since_s
-        assert since_s is not None
+    def _trace(self, case: _Fight, time_s: float) -> dict[str, Any]:
+        config = self._config
+        assert case.since_s is not None
         checks = [
-            Check("probability of a fight", self._last, config.threshold),
-            Check("for", rounded(time_s - since_s), config.seconds, "s"),
+            Check("probability of a fight", case.score, config.threshold),
+            Check("for", rounded(time_s - case.since_s), config.seconds, "s"),
         ]
         trace = explained(f"looks like a fight, {config.threshold:g} or more, for {config.seconds:g} s", checks)
-        if phase == "end":
-            trace |= {"duration_s": rounded(time_s - since_s), "reason": reason}
-        if self._seconds:
-            trace["attention_s"] = self._seconds
-        tracks, box = self._who
-        return Signal(
-            phase, self._serial, tracks, "person" if tracks else None, self._peak if phase == "end" else self._last, box,
-            since_s, None, trace,
-        )  # fmt: skip
+        return trace | {"attention_s": case.seconds} if case.seconds else trace
 
 
 def attention(view: View) -> list[list[float]]:

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from vedette.streamer.geometry import Point, points_in_polygon
 from vedette.streamer.rules.base import Check, ClassName, RuleConfig, explained
-from vedette.streamer.rules.cooldown import Cooldown
-from vedette.streamer.rules.view import Box, Places, Signal, View, box_of, rounded
-from vedette.streamer.types import Phase
+from vedette.streamer.rules.casebook import Case, Casebook
+from vedette.streamer.rules.view import Places, Signal, View, box_of
 
 #: A runner who has been slow, or unseen, for this long runs no more, seconds.
 END_S = 1.5
@@ -60,18 +59,12 @@ class RunConfig(RuleConfig):
 
 
 @dataclass(slots=True)
-class _Person:
-    """path: (time, x in picture heights, y, height) of the last seconds. fast_s: since when fast, and last seen so."""
+class _Person(Case):
+    """path: (time, x in picture heights, y, height) of the last seconds. height: usual. told: speed and probability when last fast."""
 
     path: deque[tuple[float, float, float, float]] = field(default_factory=deque)
     height: float = 0.0
-    since_s: float = 0.0
-    fast_s: float = 0.0
-    serial: int = 0  # of the open incident, 0 when there is none
-    peak: float = 0.0
-    label: str = ""
-    box: Box = (0.0, 0.0, 0.0, 0.0)
-    told: tuple[float, float, float | None] = (0.0, 0.0, None)  # score, speed, probability
+    told: tuple[float, float | None] = (0.0, None)
 
 
 class RunRule:
@@ -79,9 +72,7 @@ class RunRule:
 
     def __init__(self, config: RunConfig, polygon: tuple[Point, ...] | None) -> None:
         self._config, self._polygon = config, polygon
-        self._cooldown = Cooldown(config.cooldown)
-        self._people: dict[int, _Person] = {}
-        self._serial = 0
+        self._book = Casebook(_Person, self._trace, config.cooldown, config.zone)
 
     def step(self, view: View) -> list[Signal]:
         signals: list[Signal] = []
@@ -91,25 +82,19 @@ class RunRule:
         learned = view.evidence("run")
         for i in np.flatnonzero(view.seen & inside).tolist():
             number = int(view.tracks.id[i])
-            person = self._people.setdefault(number, _Person())
-            speed = self._speed(person, view, i)
+            speed = self._speed(self._book.case(number), view, i)
             probability = None if np.isnan(learned[i]) else float(learned[i])
-            signals += self._judge(number, person, view, i, speed, probability)
-        for number, person in list(self._people.items()):
-            quiet_s = view.time_s - person.fast_s
-            if person.serial and quiet_s >= END_S:
-                self._cooldown.touch(number, view.time_s)
-                signals.append(self._signal("end", number, person, person.fast_s, "slow or gone"))
-                person.serial = 0
+            signals += self._judge(number, view, i, speed, probability)
+        for key, person in self._book.items():
+            if view.time_s - person.last_s >= END_S:
+                signals += self._book.end(key, "slow or gone")
             if not person.serial and (not person.path or view.time_s - person.path[-1][0] > END_S):
-                del self._people[number]
+                self._book.forget(key)
         return signals
 
     def drop(self, time_s: float, reason: str) -> list[Signal]:
         del time_s
-        open_ones = [(number, person) for number, person in self._people.items() if person.serial]
-        self._people = {}
-        return [self._signal("end", number, person, person.fast_s, reason) for number, person in open_ones]
+        return self._book.drop(reason)
 
     def _speed(self, person: _Person, view: View, i: int) -> float | None:
         """Heights a second over the last ``seconds``; None while that is not known."""
@@ -141,46 +126,36 @@ class RunRule:
         return min([_pace(path), *(half / 0.8 for half in halves)]) / tall
 
     def _judge(
-        self, number: int, person: _Person, view: View, i: int, speed: float | None, probability: float | None
-    ) -> list[Signal]:
+        self, number: int, view: View, i: int, speed: float | None, probability: float | None
+    ) -> list[Signal]:  # fmt: skip
         """Take one sight of a person in; ``start`` when it completes a run."""
-        limit, now_s = self._config.speed, view.time_s
-        if probability is None:
-            if speed is None:
-                return []
-            fast, score = speed >= limit * (EASE if person.serial else 1.0), min(1.0, 0.5 * speed / limit)
+        person, limit, now_s = self._book.case(number), self._config.speed, view.time_s
+        ease = EASE if person.serial else 1.0
+        if probability is not None:
+            fast, score = probability >= EVIDENCE * ease, probability
+        elif speed is not None:
+            fast, score = speed >= limit * ease, min(1.0, 0.5 * speed / limit)
         else:
-            fast, score = probability >= EVIDENCE * (EASE if person.serial else 1.0), probability
+            return []
         if not fast:
             return []
-        if not person.serial and now_s - person.fast_s > END_S:
-            person.since_s, person.peak = (now_s if speed is None else person.path[0][0]), 0.0
-        person.fast_s, person.peak = now_s, max(person.peak, score)
-        person.label, person.box = view.labels[int(view.tracks.label[i])], box_of(view.tracks, i)
-        person.told = score, speed or 0.0, probability
+        person.hold(now_s, score, since_s=now_s if speed is None else person.path[0][0])
+        person.tracks, person.box = (number,), box_of(view.tracks, i)
+        person.label, person.told = view.labels[int(view.tracks.label[i])], (speed or 0.0, probability)
+        assert person.since_s is not None
         held = probability is None or now_s - person.since_s >= self._config.seconds
-        if person.serial or not (held and view.awake and self._cooldown.ready(number, now_s)):
-            return []
-        self._cooldown.touch(number, now_s)
-        self._serial += 1
-        person.serial = self._serial
-        return [self._signal("start", number, person, now_s)]
+        return self._book.start(number, view) if held else []
 
-    def _signal(self, phase: Phase, number: int, person: _Person, time_s: float, reason: str | None = None) -> Signal:
-        config, (score, speed, probability) = self._config, person.told
+    def _trace(self, person: _Person, time_s: float) -> dict[str, Any]:
+        config, (speed, probability) = self._config, person.told
+        assert person.since_s is not None
         checks = [
             Check("speed", speed, config.speed, "heights/s"),
             Check("for", time_s - person.since_s, config.seconds, "s"),
         ]
         if probability is not None:
             checks[0] = Check("probability of running", probability, EVIDENCE)
-        trace = explained(f"faster than {config.speed:g} of the own height a second for {config.seconds:g} s", checks)
-        if phase == "end":
-            trace |= {"duration_s": rounded(person.fast_s - person.since_s), "reason": reason}
-        return Signal(
-            phase, person.serial, (number,), person.label, person.peak if phase == "end" else score, person.box,
-            person.since_s, config.zone, trace,
-        )  # fmt: skip
+        return explained(f"faster than {config.speed:g} of the own height a second for {config.seconds:g} s", checks)
 
 
 def _pace(path: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

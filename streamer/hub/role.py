@@ -23,6 +23,7 @@ from vedette.streamer.errors import StoreError, WireError
 from vedette.streamer.filelock import locked
 from vedette.streamer.hub.memorywatch import MemoryWatch
 from vedette.streamer.hub.publisher import Publisher
+from vedette.streamer.hub.pulse import Pulse
 from vedette.streamer.hub.replay import ReplayServer
 from vedette.streamer.hub.retention import Retention
 from vedette.streamer.hub.state import HubState
@@ -37,7 +38,7 @@ from vedette.streamer.outbox.snapshots import Snapshots
 from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks.runner import SinkRunner
 from vedette.streamer.wire import EVENTS, MAX_JPEG, MAX_JSON, TELEMETRY, decode, encode, ipc, parse_event
-from vedette.streamer.worker import Life
+from vedette.streamer.worker import SILENCE_S, Life
 
 log = logging.getLogger("vedette.hub")
 
@@ -53,7 +54,7 @@ TELEMETRY_GROUP = 256
 STATUS_S = 1.0
 #: Seconds between looks at what is old or too much; a look that found something is followed by the next at once.
 SWEEP_S = 10.0
-#: How long one commit may take on a slow disk before the hub counts as hung.
+#: How long the loop may wait for the disk before the hub counts as hung; hanging anywhere else, SILENCE_S.
 SLOW_DISK_S = 30.0
 #: Seconds between tries to commit what is held.
 RETRY_S = 0.5
@@ -104,6 +105,8 @@ class Hub:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         closing(self._context.term)
         self._doors, self._memory = Doors(), MemoryWatch()
+        self._pulse = Pulse(life.beat, SLOW_DISK_S - SILENCE_S)
+        closing(self._pulse.stop)
         if alerts.curve is not None:
             keys = KeyFolder(Path(alerts.curve.keys))
             closing(Doorman(self._context, keys, self._doors, self.counters).stop)
@@ -155,6 +158,7 @@ class Hub:
         poller.register(self._events, zmq.POLLIN)
         poller.register(self._telemetry, zmq.POLLIN)
         log.info("stream %s, last alert %d", self._outbox.stream, self._outbox.last_seq)
+        self._pulse.start()
         while not self._life.stopping.is_set():
             poller.poll(100)
             self.step()
@@ -170,15 +174,16 @@ class Hub:
         self._tidy(now_s)
         if now_s >= self._next_status_s:
             self._next_status_s = now_s + STATUS_S
-            self._publisher.send("status.hub", encode(self.state.status()))
+            with self._pulse.disk():
+                status = self.state.status()
+            self._publisher.send("status.hub", encode(status))
             if self._memory.flooded(now_s):
                 self.counters["floods"] += 1
                 self._doors.clear("memory grew too fast; a peer sends without end, or many do not read")
-        self._life.beat(
+        self._pulse.turn(
             "holding" if self._committer.trouble else "serving",
             last_seq=self._outbox.last_seq,
             held=self._committer.held,
-            deadline_s=SLOW_DISK_S,
         )
         self.state.turned_s = now_s
 
@@ -187,8 +192,9 @@ class Hub:
         if now_s < self._next_sweep_s:
             return
         try:
-            self._guard.maintain()
-            more = self._committer.trouble is None and self._retention.step()
+            with self._pulse.disk():
+                self._guard.maintain()
+                more = self._committer.trouble is None and self._retention.step()
         except (sqlite3.Error, OSError) as error:
             log.error("retention could not work: %s", error)
             more = False
@@ -262,7 +268,8 @@ class Hub:
             if now_s < self._retry_s:
                 return
             self._retry_s = now_s + RETRY_S
-        outcome, arrivals = self._committer.commit()
+        with self._pulse.disk():
+            outcome, arrivals = self._committer.commit()
         self._acknowledge(arrivals)
         if outcome.stored:
             self._tell(outcome)

@@ -57,9 +57,10 @@ class Scaler(nn.Module):
 class RiftModel(nn.Module):
     """RIFT behind the common face; appearance is hidden from it (few scenes would be learned by heart)."""
 
-    def __init__(self, config: RiftConfig, drop: float = 0.2) -> None:
+    def __init__(self, config: RiftConfig, *, cross: bool = True) -> None:
+        """cross: whether the latents look at the tracks; without, at the motion token alone."""
         super().__init__()
-        self.net, self.drop = RIFT(config), drop
+        self.net, self.cross = RIFT(config), cross
         with torch.no_grad():
             self.net.token.weight[:, :EMBEDDING_DIM] = 0
 
@@ -71,7 +72,8 @@ class RiftModel(nn.Module):
         tokens = b.tokens.clone()
         tokens[..., :EMBEDDING_DIM] = 0
         always = b.valid[..., None].expand(-1, -1, latents)
-        clip = Clip(tokens, torch.cat((always, b.present), 2), b.time_s, b.motion[:, :, None], None)
+        present = b.present if self.cross else torch.zeros_like(b.present)
+        clip = Clip(tokens, torch.cat((always, present), 2), b.time_s, b.motion[:, :, None], None)
         out = self.net(clip)
         return out.scene[..., 0], out.evidence
 
@@ -148,8 +150,24 @@ class Frame(nn.Module):
         return self.head(self.scale(b.motion[..., :NUMBERS]))[..., 0], self.track_head(b.tokens[..., EMBEDDING_DIM:])
 
 
-def make(name: str, **options: object) -> nn.Module:
-    """A model by name: rift, gru, folds, folds-mean, frame."""
+def make(name: str, *, cross: bool = True, gru_width: int = 48, **options: object) -> nn.Module:
+    """A model by name: rift (options of `config_of`), gru, folds, folds-mean, frame."""
     if name == "rift":
-        return RiftModel(config_of(**options))  # type: ignore[arg-type]
-    return {"gru": Recurrent, "folds": Folds, "folds-mean": lambda: Folds(False), "frame": Frame}[name]()
+        return RiftModel(config_of(**options), cross=cross)  # type: ignore[arg-type]
+    makers = {"gru": lambda: Recurrent(gru_width), "folds": Folds, "folds-mean": lambda: Folds(False), "frame": Frame}
+    return makers[name]()
+
+
+@torch.no_grad()
+def cost(net: nn.Module, pictures: int = 20, people: int = 4) -> int:
+    """Floating point operations a picture of a clip, matrix products only (as torch counts them)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    present = torch.ones(1, pictures, people, dtype=torch.bool)
+    batch = Batch(
+        torch.randn(1, pictures, TOKEN_WIDTH), torch.randn(1, pictures, people, TOKEN_DIM), present, present[..., 0],
+        0.1 * torch.arange(pictures, dtype=torch.float64)[None],
+    )  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        net.eval()(batch)
+    return round(counter.get_total_flops() / pictures)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from vedette.engines import detector
 from vedette.engines.api import Engine
 from vedette.streamer.bench._hub import numbered_event
+from vedette.streamer.bench._physical import MULTIPLY_ADDS
 from vedette.streamer.bench.alerts import raw_fsync
 from vedette.streamer.bus import FrameReader, FrameWriter
 from vedette.streamer.bus.ring import SLOTS, Ring, create_ring, slot_bytes_for
@@ -60,8 +61,6 @@ FRAME_STAGES = (
     "detector", "nms", "tracker", "rules",
 )  # fmt: skip
 ALERT_STAGES = ("outbox_commit", "publish")
-#: Multiply-adds of the convolutions of a shipped network for one picture of 416x256, by the SHA-256 of its file.
-MULTIPLY_ADDS = {"9938e83bfb484db903a939bc9d69350d970c9dfb7326762262f7aef92cbe6966": 1_272_560_640}
 #: Frames that are not counted.
 WARM = 5
 #: The camera of the measurement: a privacy corner, two zones, a line.

@@ -1,8 +1,14 @@
-"""How many cameras this machine sustains, and how late its subscribers hear: the real daemon on N file cameras.
+"""How many cameras this machine sustains, how late its subscribers hear, and what users' own loops do instead.
 
-N grows until pictures are dropped (gaps in ``seq`` tell exactly which), then 80 % of the sustained load is measured:
-decoded picture to subscriber, CPU and memory of every process. JSON on standard output. Compare a run of
-``--skip-still 0`` with one without, and both with ``--still``, to see what adaptive inference saves.
+Every contender gets the same 720p clips, paced in real time, and the same detector. N grows until one camera loses more
+than 1 % of its pictures; then 80 % of what was sustained is measured in interleaved rounds: decoded picture to result,
+CPU, memory. Contenders: the daemon as it comes, the daemon without adaptive inference, and under ``--peers-python``
+(needs onnxruntime, opencv, supervision, trackers; PyAV makes the clips H.264) threads of OpenCV with ONNX Runtime, the
+same with supervision and ByteTrack of trackers, and Roboflow's inference pipeline where it is installed. Peers are tuned
+first: threads of the session, workers, batch.
+
+Of the cameras ``--busy`` plays the clip; the others see its first picture under a sensor's fresh noise, as most cameras do
+most of the time. JSON on standard output.
 """
 
 from __future__ import annotations
@@ -11,258 +17,182 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
-import time
-import urllib.request
-from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zmq
-from numpy.typing import NDArray
-
-from vedette.streamer.demodaemon import Daemon
-from vedette.streamer.errors import SourceError, VedetteError
+from vedette.engines.load import resolve
+from vedette.streamer.bench._daemonload import Load, measure
+from vedette.streamer.bench._mixture import ask_peer, mixture, prepare
+from vedette.streamer.bench._physical import limits_of, share_of_limits
+from vedette.streamer.errors import VedetteError
 from vedette.streamer.offline.sample import find_clip
-from vedette.streamer.sources import file
-from vedette.streamer.sources.base import EndOfStream, Want
 
-SCHEMA = "vedette.bench.pipeline/1"
+SCHEMA = "vedette.bench.pipeline/2"
 #: Sustained means that no camera loses more than this share of its pictures.
 LOST_MOST = 0.01
 #: The load whose latency is reported.
 SHARE = 0.8
-#: Seconds of clip that are played in a loop, at most.
-CLIP_S = 20.0
-#: Noise of a sensor by day, grey levels.
-NOISE_LEVELS = 3.0
-WHOLE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
+PEERS = ("opencv", "supervision", "inference")
+
+Row = dict[str, Any]
+Contender = Callable[[int], Row]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``vedette bench pipeline`` takes."""
-    parser.add_argument("--video", type=Path, help="clip that every camera plays (default: the demo's)")
+    parser.add_argument("--video", type=Path, help="clip that busy cameras play (default: the demo's)")
+    parser.add_argument("--busy", type=float, default=0.25, help="share of the cameras that play it (default: 0.25)")
     parser.add_argument("--fps", type=float, default=15.0, help="pictures a second and camera (default: 15)")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of each measurement (default: 15)")
     parser.add_argument("--warm", type=float, default=4.0, help="seconds before each measurement (default: 4)")
-    parser.add_argument("--first", type=int, default=1, help="cameras to begin with (default: 1)")
-    parser.add_argument("--still", action="store_true", help="nothing moves: the clip's first picture and fresh noise")
-    parser.add_argument("--skip-still", type=float, help="engine.skip_still, 0 for never (default: the daemon's)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds at 80 %% of the load (default: 3)")
     parser.add_argument("--most", type=int, default=64, help="cameras to end with (default: 64)")
+    parser.add_argument("--peers-python", help="interpreter that has the peers (default: only ours)")
+    parser.add_argument("--only", nargs="+", help="contenders to run (default: all that are installed)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure; JSON goes to standard output, progress to standard error."""
-    with tempfile.TemporaryDirectory(prefix="vedette-bench-") as folder:
-        clip = recode(find_clip(args.video, _say), Path(folder) / "clip.mp4", args.fps, still=args.still)
-        steps: list[dict[str, Any]] = []
-        sustained, cameras = 0, args.first
-        while cameras <= args.most:
-            step = measure(clip, cameras, args, Path(folder))
-            steps.append(step)
-            _say(f"{cameras} cameras: {step['fps_total']:.1f} fps, lost {step['lost_most']:.1%}, {step['latency_ms']}")
-            if step["lost_most"] > LOST_MOST:
-                break
-            sustained, cameras = cameras, max(cameras + 1, round(cameras * 1.25))
-        at = max(1, int(sustained * SHARE))
-        result = {
-            "schema": SCHEMA,
-            "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()},
-            "fps": args.fps,
-            "still": args.still,
-            "skip_still": args.skip_still,
-            "seconds": args.seconds,
-            "cameras_sustained": sustained,
-            "lost_most": LOST_MOST,
-            "steps": steps,
-            "at_80_percent": measure(clip, at, args, Path(folder)) if sustained else None,
-        }
-    print(json.dumps(result, indent=2))
+    with tempfile.TemporaryDirectory(prefix="vedette-bench-") as name:
+        folder = Path(name)
+        source = find_clip(args.video, _say)
+        busy, still = folder / "busy.mp4", folder / "still.mp4"
+        codec = prepare(source, busy, args.fps, still=False, python=args.peers_python)
+        prepare(source, still, args.fps, still=True, python=args.peers_python)
+        clips = mixture(busy, still, args.busy)
+        limits = limits_of(busy, still)
+        contenders, tuned, missing = contenders_of(clips, args, folder)
+        steps = {name: search(name, contender, args.most) for name, contender in contenders.items()}
+        sustained = {name: _sustained(rows) for name, rows in steps.items()}
+        rounds: dict[str, list[Row]] = {name: [] for name in contenders}
+        for number in range(args.rounds):
+            order = list(contenders)
+            for name in order[number % len(order) :] + order[: number % len(order)]:
+                if sustained[name]:
+                    rounds[name].append(contenders[name](max(1, int(sustained[name] * SHARE))))
+                    _say(f"round {number + 1} {name}: {_short(rounds[name][-1])}")
+    best = max((sustained[peer] for peer in PEERS if peer in sustained), default=0)
+    document = {
+        "schema": SCHEMA,
+        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "processor": _processor()},
+        "clips": {"source": source.name, "codec": codec, "size": "1280x720", "fps": args.fps, "busy_share": args.busy},
+        "seconds": args.seconds,
+        "peers": {"tuned": tuned, "not_run": missing, "versions": _versions(args.peers_python)},
+        "limits": limits,
+        "cameras_sustained": sustained,
+        "times_best_peer": {n: round(s / best, 2) for n, s in sustained.items() if best and n not in PEERS},
+        "at_80_percent": {n: summary(rows, limits, args) for n, rows in rounds.items() if rows},
+        "steps": steps,
+    }
+    print(json.dumps(document, indent=2))
     return 0
 
 
-def recode(source: Path, target: Path, fps: float, *, still: bool = False) -> Path:
-    """At most `CLIP_S` of ``source`` as MPEG-4 whose header says ``fps``, so that each picture is one of the load.
-
-    still: its first picture all the time, each time with `NOISE_LEVELS` of a sensor's noise.
-    """
-    import cv2
-
-    reader = file.KIND.open(str(source), Want())
-    writer: cv2.VideoWriter | None = None
-    first: NDArray[np.uint8] | None = None
-    rng = np.random.default_rng(1)
-    count = 0
-    try:
-        while count < CLIP_S * fps:
-            if still and first is not None:
-                picture = np.clip(first + rng.normal(0, NOISE_LEVELS, first.shape), 0, 255).astype(np.uint8)
-            else:
-                try:
-                    reader.grab()
-                except EndOfStream:
-                    break
-                picture = reader.retrieve()
-                first = picture.copy() if first is None else first
-            if writer is None:
-                size = (picture.shape[1], picture.shape[0])
-                writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
-            writer.write(picture)
-            count += 1
-    finally:
-        reader.close()
-        if writer is not None:
-            writer.release()
-    if count == 0:
-        raise SourceError(f"{source}: holds no picture that can be decoded")
-    return target
-
-
-def measure(clip: Path, cameras: int, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One daemon with so many cameras, from start to stop."""
-    section = {
-        "source": str(clip), "loop": True, "pace": "realtime", "fps": args.fps,
-        "zones": {"all": WHOLE}, "rules": [{"kind": "zone", "zone": "all"}],
-    }  # fmt: skip
-    names = [f"camera-{i + 1}" for i in range(cameras)]
-    extra = {} if args.skip_still is None else {"engine": {"skip_still": args.skip_still}}
-    with Daemon(dict.fromkeys(names, section), folder / "daemon.log", http="127.0.0.1:0", extra=extra) as daemon:
-        meter = _Meter(daemon, names)
+def contenders_of(
+    clips: list[Path], args: argparse.Namespace, folder: Path
+) -> tuple[dict[str, Contender], dict[str, Row], dict[str, str]]:
+    """Who takes part, how the peers were tuned, and who does not and why."""
+    ours = {"vedette": None, "vedette-no-skip": 0.0}
+    contenders: dict[str, Contender] = {}
+    for name, skip in ours.items():
+        load = Load(args.fps, args.seconds, args.warm, skip)
+        contenders[name] = lambda n, load=load: measure(clips[:n], load, folder)  # type: ignore[misc]
+    tuned: dict[str, Row] = {}
+    missing: dict[str, str] = {}
+    for name in PEERS:
+        if args.peers_python is None:
+            missing[name] = "no --peers-python"
+            continue
+        if args.only and name not in args.only:
+            continue
         try:
-            meter.wait(60.0 + 5.0 * cameras)
-            meter.listen(args.warm)
-            before = meter.usage()
-            meter.forget()
-            began_s = time.monotonic()
-            meter.listen(args.seconds)
-            wall_s = time.monotonic() - began_s
-            processes = meter.between(before, wall_s)
-            return {
-                "cameras": cameras,
-                **meter.result(wall_s),
-                "cpu_s_per_camera_hour": round(sum(row["cpu_percent"] for row in processes) * 36 / cameras, 1),
-                "processes": processes,
-            }
-        finally:
-            meter.close()
+            tuned[name] = tune(name, clips, args)
+        except VedetteError as error:
+            missing[name] = str(error)
+            continue
+        job = {**_job(name, args), **tuned[name]}
+        contenders[name] = lambda n, job=job: _ask(job, clips[:n], args)  # type: ignore[misc]
+    return {n: c for n, c in contenders.items() if not args.only or n in args.only}, tuned, missing
 
 
-class _Meter:
-    """An ordinary subscriber that looks at its clock."""
+def tune(name: str, clips: list[Path], args: argparse.Namespace) -> Row:
+    """The settings of a peer with the most pictures a second when there is too much to do."""
+    cores = len(os.sched_getaffinity(0))
+    choices: list[Row] = [
+        {"threads": cores, "workers": 1, "batch": 1},
+        {"threads": 1, "workers": cores, "batch": 1},
+        {"threads": cores, "workers": 1, "batch": 4},
+    ]
+    if name == "inference":  # its own threads and its own batches
+        choices = choices[:1]
+    found = []
+    for choice in choices:
+        row = _ask({**_job(name, args), **choice, "seconds": min(8.0, args.seconds)}, clips[: 4 * cores], args)
+        _say(f"tuning {name} {choice}: {_short(row)}")
+        found.append((row["fps_total"], choice))
+    return max(found, key=lambda item: item[0])[1]
 
-    def __init__(self, daemon: Daemon, names: list[str]) -> None:
-        self._daemon, self._names = daemon, names
-        self._http: str | None = None
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RCVHWM, 100_000)
-        for topic in ("track.", "alert.", "status.hub"):
-            self._socket.subscribe(topic)
-        self._socket.connect(daemon.publish)
-        self.forget()
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._latency_ms: list[float] = []
-        self._alert_ms: list[float] = []
-        self._count: dict[str, int] = defaultdict(int)
-        self._lost: dict[str, int] = defaultdict(int)
-        self._last: dict[str, tuple[int, int]] = {}
+def _job(name: str, args: argparse.Namespace) -> Row:
+    model = str(Path(resolve("vedette-nano")).absolute())
+    return {"loop": name, "model": model, "fps": args.fps, "seconds": args.seconds, "warm": args.warm}
 
-    def wait(self, timeout_s: float) -> None:
-        """Until every camera was heard and the hub told its HTTP address."""
-        deadline = time.monotonic() + timeout_s
-        while self._http is None or any(self._count[name] < 3 for name in self._names):
-            self._daemon.check()
-            if time.monotonic() > deadline:
-                missing = [name for name in self._names if self._count[name] < 3]
-                raise VedetteError(f"bench pipeline: nothing from {', '.join(missing)} within {timeout_s:.0f} s")
-            self._hear(0.2)
 
-    def listen(self, seconds: float) -> None:
-        """Take in what comes for so long."""
-        until_s = time.monotonic() + seconds
-        while (left_s := until_s - time.monotonic()) > 0:
-            self._hear(left_s)
-        self._daemon.check()
+def _ask(job: Row, clips: list[Path], args: argparse.Namespace) -> Row:
+    return ask_peer(args.peers_python, {**job, "clips": [str(clip) for clip in clips]})
 
-    def _hear(self, wait_s: float) -> None:
-        if not self._socket.poll(max(1, int(wait_s * 1000))):
-            return
-        topic, raw = self._socket.recv_multipart()
-        now_ns = time.monotonic_ns()
-        message = json.loads(raw)
-        if topic == b"status.hub":
-            self._http = message.get("http") or self._http
-        elif topic.startswith(b"alert."):
-            total = message["latency_ms"]["total"]
-            if message["phase"] == "start" and total is not None:
-                self._alert_ms.append(total)
+
+def search(name: str, contender: Contender, most: int) -> list[Row]:
+    """Measure until the most cameras that are sustained is known: doubled, then halved between."""
+    rows: list[Row] = []
+    good, bad, n = 0, most + 1, 1
+    while good < n < bad:
+        rows.append(contender(n))
+        _say(f"{name} {_short(rows[-1])}")
+        if rows[-1]["lost_most"] <= LOST_MOST:
+            good = n
         else:
-            self._take(message, now_ns)
-
-    def _take(self, message: dict[str, Any], now_ns: int) -> None:
-        camera, at = message["camera"], (message["epoch"], message["seq"])
-        self._latency_ms.append((now_ns - message["mono_ns"]) / 1e6)
-        self._count[camera] += 1
-        epoch, seq = self._last.get(camera, at)
-        # the first picture of a loop is number 0: what is missing before it was lost as well
-        self._lost[camera] += at[1] if epoch != at[0] else max(0, at[1] - seq - 1)
-        self._last[camera] = at
-
-    def result(self, wall_s: float) -> dict[str, Any]:
-        """What was heard."""
-        share = {n: self._lost[n] / max(1, self._lost[n] + self._count[n]) for n in self._names}
-        silent = any(self._count[name] == 0 for name in self._names)
-        return {
-            "fps_total": round(sum(self._count.values()) / wall_s, 2),
-            "fps_least": round(min(self._count[name] for name in self._names) / wall_s, 2),
-            "lost_most": 1.0 if silent else round(max(share.values()), 4),
-            "latency_ms": _percentiles(self._latency_ms),
-            "alert_commit_ms": _percentiles(self._alert_ms),
-        }
-
-    def usage(self) -> dict[int, dict[str, Any]]:
-        """CPU seconds and memory of every process of the daemon, the supervisor included."""
-        with urllib.request.urlopen(f"http://{self._http}/api/v1/processes", timeout=5) as answer:
-            rows = json.load(answer)["processes"]
-        found = {row["pid"]: {"role": row["role"], "name": row["name"]} for row in rows if row["pid"]}
-        found[self._daemon.process.pid] = {"role": "supervisor", "name": "supervisor"}
-        return {pid: {**row, **_proc(pid)} for pid, row in found.items()}
-
-    def between(self, before: dict[int, dict[str, Any]], wall_s: float) -> list[dict[str, Any]]:
-        """CPU in percent of one core over the measurement, and memory at its end."""
-        after = self.usage()
-        return [
-            {
-                "role": row["role"],
-                "name": row["name"],
-                "cpu_percent": round(100 * (row["cpu_s"] - before.get(pid, row)["cpu_s"]) / wall_s, 1),
-                "rss_mb": round(row["rss_mb"], 1),
-            }
-            for pid, row in sorted(after.items(), key=lambda item: (item[1]["role"], item[1]["name"]))
-        ]
-
-    def close(self) -> None:
-        """Leave."""
-        self._context.destroy(linger=0)
+            bad = n
+        n = min(2 * good, most) if bad > most and good < most else (good + bad) // 2
+    return rows
 
 
-def _percentiles(samples: list[float]) -> dict[str, float] | None:
-    if not samples:
-        return None
-    p50, p95, p99 = np.percentile(samples, [50, 95, 99]).tolist()
-    return {"p50": round(p50, 1), "p95": round(p95, 1), "p99": round(p99, 1)}
+def _sustained(rows: list[Row]) -> int:
+    return max((row["cameras"] for row in rows if row["lost_most"] <= LOST_MOST), default=0)
 
 
-def _proc(pid: int) -> dict[str, float]:
-    """CPU seconds and resident memory of a process, from /proc."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return {"cpu_s": ticks / os.sysconf("SC_CLK_TCK"), "rss_mb": int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6}
+def summary(rows: list[Row], limits: Row, args: argparse.Namespace) -> Row:
+    """Medians of the rounds, and their least and most."""
+    cameras = rows[0]["cameras"]
+    cost = [row["cpu_s_per_camera_hour"] for row in rows]
+    p95 = [row["latency_ms"]["p95"] for row in rows if row["latency_ms"]]
+    return {
+        "cameras": cameras,
+        "latency_p95_ms": round(statistics.median(p95), 1) if p95 else None,
+        "latency_p95_ms_spread": [min(p95), max(p95)] if p95 else None,
+        "cpu_s_per_camera_hour": round(statistics.median(cost), 1),
+        "cpu_s_per_camera_hour_spread": [min(cost), max(cost)],
+        "lost_most": max(row["lost_most"] for row in rows),
+        "share_of_limit": share_of_limits(statistics.median(cost), limits, args.fps, args.busy),
+    }
+
+
+def _short(row: Row) -> str:
+    return (
+        f"{row['cameras']} cameras: {row['fps_total']:.1f} fps, lost {row['lost_most']:.1%}, {row['latency_ms']}, "
+        f"{row['cpu_s_per_camera_hour']:.0f} CPU-s/h"
+    )
+
+
+def _versions(python: str | None) -> Row:
+    try:
+        return {} if python is None else ask_peer(python, {"loop": "versions"})
+    except VedetteError as error:
+        return {"error": str(error)}
 
 
 def _processor() -> str:

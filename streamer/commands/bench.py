@@ -11,7 +11,8 @@ from vedette.streamer import bench
 
 def names() -> list[str]:
     """The measurements that are installed."""
-    return sorted(found.name for found in pkgutil.iter_modules(bench.__path__) if not found.name.startswith("_"))
+    found = (module.name for module in pkgutil.iter_modules(bench.__path__))
+    return sorted(name for name in found if not name.startswith("_") and not name.endswith("_peers"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

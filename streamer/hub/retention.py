@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vedette.streamer.config.schema import RetentionSection
+from vedette.streamer.hub.agingclock import AgingClock
 from vedette.streamer.outbox.snapshots import EVIDENCE
 from vedette.streamer.outbox.store import Outbox
 
@@ -22,8 +23,8 @@ log = logging.getLogger("vedette.retention")
 DAY_S = 86400.0
 #: Alerts or pictures looked at in one step; the hub's loop goes on between steps.
 CHUNK = 250
-#: A wall clock that ran ahead of the monotonic one by so much is not believed until the next start.
-MAX_STEP_S = DAY_S
+#: Seconds between notes of what time it is in the store: an fsync each; what is lost of it ages later, never sooner.
+NOTE_S = 600.0
 
 
 class Retention:
@@ -42,29 +43,22 @@ class Retention:
         mono_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outbox, self._store, self._section = outbox, store, section
-        self._wall_s, self._mono_s = wall_s, mono_s
-        self._offset_s = wall_s() - mono_s()
-        self._warned = False
+        known_s = outbox.known_time_s()
+        self._clock = AgingClock(wall_s() if known_s is None else known_s, wall_s=wall_s, mono_s=mono_s)
+        self._noted_s = 0.0
         self.removed_alerts = self.removed_pictures = 0
 
     def step(self) -> bool:
         """One small step; True when another is due at once. Raises sqlite3.Error when the disk takes no more."""
-        if self._believable():
-            cutoff_s = self._wall_s() - self._section.days * DAY_S
-            if self._remove_older(cutoff_s):
-                return True
-            self._remove_stray_days(cutoff_s)
-        return self._shrink()
-
-    def _believable(self) -> bool:
-        """A clock that jumps years ahead must not cost the evidence of years."""
-        ahead_s = self._wall_s() - self._mono_s() - self._offset_s
-        if ahead_s <= MAX_STEP_S:
+        now_s = self._clock.now_s()
+        if self._clock.believed_s >= self._noted_s + NOTE_S:
+            self._outbox.note_time(self._clock.believed_s)
+            self._noted_s = self._clock.believed_s
+        cutoff_s = now_s - self._section.days * DAY_S
+        if self._remove_older(cutoff_s):
             return True
-        if not self._warned:
-            self._warned = True
-            log.error("the wall clock jumped ahead by %.0f s; nothing is removed by age until the next start", ahead_s)
-        return False
+        self._remove_stray_days(cutoff_s)
+        return self._shrink()
 
     def _remove_older(self, cutoff_s: float) -> bool:
         old = 0

@@ -218,6 +218,18 @@ class Outbox:
         """(seq, when it was committed) of the oldest alerts."""
         return self._db.execute("SELECT seq, committed_s FROM alerts ORDER BY seq LIMIT ?", (limit,)).fetchall()
 
+    def known_time_s(self) -> float | None:
+        """The newest time (UNIX seconds) that this store is known to have lived through, None when it is new."""
+        noted = self._db.execute("SELECT value FROM meta WHERE key='time_s'").fetchone()
+        if noted is not None:
+            return float(noted[0])
+        newest = self._db.execute("SELECT committed_s FROM alerts ORDER BY seq DESC LIMIT 1").fetchone()
+        return newest and float(newest[0])
+
+    def note_time(self, wall_s: float) -> None:
+        """Remember a time lived through. Raises sqlite3.Error."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('time_s', ?)", (repr(wall_s),))
+
     def remove_through(self, seq: int) -> None:
         """Forget the alerts up to ``seq``; whoever asks for them is told of the gap. Raises sqlite3.Error."""
         with self._transaction():

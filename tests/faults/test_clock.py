@@ -6,6 +6,7 @@ libfaketime moves CLOCK_REALTIME of the whole daemon and leaves the monotonic cl
 from __future__ import annotations
 
 import os
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,10 +44,13 @@ def shown_s(alert: dict[str, str]) -> float:
     return datetime.fromisoformat(alert["time"]).astimezone(UTC).timestamp()
 
 
-@pytest.mark.parametrize("offset_s", [-7200, 86_400], ids=["back_2_h", "forward_1_day"])
+STEPS = {"back_2_h": -7200, "forward_1_day": 86_400, "forward_1_year": 365 * 86_400}
+
+
+@pytest.mark.parametrize("offset_s", STEPS.values(), ids=STEPS.keys())
 def test_a_clock_step_changes_only_what_people_read(tmp_path: Path, data_dir: Path, offset_s: int) -> None:
-    """Two hours back or a day forward: nobody is killed, cameras keep their rate, no alert is lost, doubled or removed,
-    and their times follow the clock."""
+    """Two hours back, a day forward, a year (alerts are kept a month): nobody is killed, cameras keep their rate, no alert
+    is lost, doubled or removed, not by the next life of the hub either, and their times follow the clock."""
     clock = tmp_path / "clock"
     step(clock, 0)
     environment = {
@@ -72,16 +76,20 @@ def test_a_clock_step_changes_only_what_people_read(tmp_path: Path, data_dir: Pa
             return any(abs(shown_s(a) - time.time() - offset_s) < 600 for a in listener.alerts[seen:])
 
         wait_for("alerts in the new time", moved, 60)
+        assert {row["name"]: row["pid"] for row in daemon.processes()} == pids
+        os.kill(pids["hub"], signal.SIGKILL)
+        wait_for("the next hub", lambda: daemon.pid("hub") not in (None, pids["hub"]), 60)
+        again = len(listener.alerts)
+        wait_for("its alerts", lambda: len(listener.alerts) > again, 60)  # it looked at what is old before
         alerts = listener.agrees_with(daemon)
         as_before(daemon, before)
-        assert {row["name"]: row["pid"] for row in daemon.processes()} == pids
         assert kept is None or kept >= ENOUGH
         assert daemon.stop() == 0
         watch.close()
     finally:
         daemon.close()
     tell(
-        f"wall clock stepped {'back 2 h' if offset_s < 0 else 'forward 1 day'}",
+        f"wall clock stepped {next(name for name in STEPS if STEPS[name] == offset_s).replace('_', ' ')}; then the hub killed",
         "nobody killed, cameras keep their fps, 0 lost, 0 doubled, none removed",
         pictures_kept=kept,
         alerts=alerts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from vedette.streamer.bench._hub import numbered_event
 from vedette.streamer.config.schema import RetentionSection
-from vedette.streamer.hub.retention import CHUNK, DAY_S, Retention
+from vedette.streamer.hub.agingclock import PACE
+from vedette.streamer.hub.retention import CHUNK, DAY_S, NOTE_S, Retention
 from vedette.streamer.outbox.reader import OutboxReader
 from vedette.streamer.outbox.records import Draft
 from vedette.streamer.outbox.snapshots import Snapshots
@@ -76,11 +78,11 @@ def pictures(store: Path) -> set[str]:
 
 def test_old_alerts_and_their_pictures_go_and_the_gap_is_told(outbox: Outbox, clock: Clock) -> None:
     """After `days` a range from the beginning is gone, files and all; readers behind it get the gap."""
+    retention = keeper(outbox, clock)
     commit(outbox, clock, 0, 5, b"p" * 100)
     clock.pass_(20 * DAY_S)
     commit(outbox, clock, 5, 5, b"p" * 100)
     clock.pass_(11 * DAY_S)
-    retention = keeper(outbox, clock)
     run(retention)
     reader = OutboxReader(outbox.path.parent)
     page = reader.page(0)
@@ -93,9 +95,10 @@ def test_old_alerts_and_their_pictures_go_and_the_gap_is_told(outbox: Outbox, cl
 
 def test_numbers_go_on_after_everything_was_removed(outbox: Outbox, clock: Clock) -> None:
     """seq never begins again, and prev still names the camera's last alert."""
+    retention = keeper(outbox, clock)
     commit(outbox, clock, 0, 3)
     clock.pass_(31 * DAY_S)
-    run(keeper(outbox, clock))
+    run(retention)
     commit(outbox, clock, 3, 1)
     reader = OutboxReader(outbox.path.parent)
     (alert,) = reader.page(3).alerts
@@ -106,9 +109,10 @@ def test_numbers_go_on_after_everything_was_removed(outbox: Outbox, clock: Clock
 
 def test_it_works_in_small_steps(outbox: Outbox, clock: Clock) -> None:
     """A month's worth goes a chunk at a time, so that the hub's loop turns between."""
+    retention = keeper(outbox, clock)
     commit(outbox, clock, 0, CHUNK * 3 + 10)
     clock.pass_(31 * DAY_S)
-    assert run(keeper(outbox, clock)) >= 4
+    assert run(retention) >= 4
     assert outbox.oldest(1) == []
 
 
@@ -134,13 +138,66 @@ def test_without_pictures_the_oldest_alerts_make_room(outbox: Outbox, clock: Clo
     assert outbox.floor > 0
 
 
-def test_a_clock_that_jumps_ahead_costs_nothing(outbox: Outbox, clock: Clock) -> None:
-    """Ten years at once is a broken clock, not ten years: nothing is removed by age until the next start."""
-    commit(outbox, clock, 0, 5)
+def test_a_clock_that_jumps_ahead_costs_nothing_even_after_restarts(outbox: Outbox, clock: Clock) -> None:
+    """Ten years at once is a broken clock, not ten years: nothing goes by age, by no life of the hub, and all is as it
+    was once the clock is right again."""
     retention = keeper(outbox, clock)
+    run(retention)
+    commit(outbox, clock, 0, 5, b"p" * 100)
+    for ahead_s in (3650 * DAY_S, -3650 * DAY_S):
+        clock.wall += ahead_s
+        run(retention)
+        for _ in range(3):
+            clock.pass_(60.0)
+            run(keeper(outbox, clock))
+    assert [seq for seq, _ in outbox.oldest(10)] == [1, 2, 3, 4, 5]
+    assert len(pictures(outbox.path.parent)) == 5
+
+
+def test_a_wrong_clock_ages_alerts_by_no_more_than_the_stated_pace(outbox: Outbox, clock: Clock) -> None:
+    """While it is ten years ahead, what is `days` old by `PACE` times the time that really passed goes, and no more."""
+    commit(outbox, clock, 0, 1)
+    clock.pass_(DAY_S)
+    run(keeper(outbox, clock))
+    retention = keeper(outbox, clock, days=30)
     clock.wall += 3650 * DAY_S
+    days = 0
+    while outbox.oldest(1):
+        clock.pass_(DAY_S)
+        run(retention)
+        days += 1
+    assert days == math.ceil(30 / PACE)
+
+
+def test_after_a_long_downtime_age_is_caught_up_with(outbox: Outbox, clock: Clock) -> None:
+    """Off for a year: the time of that year is believed little by little, and then old alerts are gone."""
+    run(keeper(outbox, clock))
+    commit(outbox, clock, 0, 5)
+    clock.wall += 365 * DAY_S
+    clock.mono = 0.0
+    retention = keeper(outbox, clock)
     run(retention)
     assert len(outbox.oldest(10)) == 5
+    clock.pass_(365 / PACE * DAY_S)
+    run(retention)
+    assert outbox.oldest(10) == []
+
+
+def test_a_machine_that_wakes_up_in_1970_loses_nothing_of_what_it_knew(outbox: Outbox, clock: Clock) -> None:
+    """Without a battery the clock begins anew until it is set: the store still knows what time it was."""
+    run(keeper(outbox, clock))
+    clock.wall = 100.0
+    run(keeper(outbox, clock))
+    clock.wall = T0 + 31 * DAY_S
+    clock.pass_(NOTE_S)
+    retention = keeper(outbox, clock)
+    assert outbox.known_time_s() == T0
+    run(retention)
+    clock.pass_(31 * DAY_S / PACE)
+    commit(outbox, clock, 0, 1)
+    clock.pass_(31 * DAY_S)
+    run(retention)
+    assert outbox.oldest(1) == []
 
 
 def test_alerts_of_a_clock_that_was_behind_are_kept_with_the_newer_before_them(outbox: Outbox, clock: Clock) -> None:

@@ -105,4 +105,4 @@ def test_the_image_exposes_the_default_ports_and_asks_the_default_health_page() 
     asked = re.search(r"http://([\d.:]+)(/\w+)", only("HEALTHCHECK"))
     assert asked is not None
     assert asked[1] == http.listen
-    assert f'"{asked[2]}"' in (ROOT / "streamer" / "http" / "app.py").read_text()
+    assert f'"{asked[2]}"' in (ROOT / "streamer" / "hub" / "http" / "app.py").read_text()

@@ -24,24 +24,26 @@ from vedette.streamer.tracking.rows import (
 from vedette.streamer.types import Tracks
 
 
-def answer_of(rows: F64, view: I64 | None, detection: I64, now: F64, aspect: F64, *, known: bool) -> list[Tracks]:
+def answer_of(
+    rows: F64, view: I64 | None, detection: I64, now: list[float], aspect: list[float], *, known: bool
+) -> list[Tracks]:
     """The Tracks of every camera. rows: [K,N] ordered by camera; view, detection: [N]; now, aspect: [cameras].
 
     known: there are appearances, by which an object can be recognised.
     """
     n = rows.shape[1]
-    scale = np.ones((4, 1) if view is None else (4, n))
-    scale[::2] = 1.0 / spread(aspect, view)
+    narrow = 1.0 / spread(aspect, view)
     # a sure detection is a better box than the filter's, a doubtful one is not
     box = rows[SEEN_BOX] - rows[BOX]
     box *= rows[SCORE] * (detection >= 0)
     box += rows[BOX]
-    box *= scale
+    box[::2] *= narrow
     half = 0.5 * box[2:]
     xyxy, velocity = np.empty((n, 4), np.float32), np.empty((n, 2), np.float32)
     np.subtract(box[:2], half, out=xyxy.T[:2])
     np.add(box[:2], half, out=xyxy.T[2:])
-    np.multiply(rows[RATE][:2], scale[:2], out=velocity.T)
+    np.multiply(rows[RATE.start], narrow, out=velocity[:, 0])
+    velocity[:, 1] = rows[RATE.start + 1]
     since, age = np.subtract(spread(now, view), rows[SEEN_S : BORN_S + 1], out=np.empty((2, n), np.float32))
     t = Tracks(
         rows[ID].astype(np.int64),

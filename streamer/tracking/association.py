@@ -42,16 +42,18 @@ class Pairs:
 def pairs_of(ours: F64, view: I64 | None, theirs: F64, lanes: I64 | None) -> tuple[I64, I64]:
     """Indices of tracks and detections of one camera whose boxes may overlap. Sorted by track.
 
-    ours [4+,N], theirs [4+,M]: edges. view, lanes: the camera of each, None for one.
+    ours [4+,N], theirs [4+,M]: edges, left and top negative. view, lanes: the camera of each, None for one.
     """
     n, m = ours.shape[1], theirs.shape[1]
     if view is None and n * m <= DENSE:
-        (x1, y1, x2, y2), (left, top, right, bottom) = ours[:4, :, None], theirs[:4, None]
-        meet = x1 < right
-        meet &= x2 > left
-        meet &= y1 < bottom
-        meet &= y2 > top
-        flat = meet.ravel().nonzero()[0]
+        # in float32, which is quicker: wrong only about boxes that touch by a hair, and those gain nothing
+        left, top, right, bottom = ours[:4].astype(np.float32)[:, :, None]
+        right_of, below, left_of, above = np.negative(theirs[:4], dtype=np.float32, casting="same_kind")
+        meet = left > left_of
+        meet &= top > above
+        meet &= right > right_of
+        meet &= bottom > below
+        flat = meet.reshape(-1).nonzero()[0]
         track = flat // m
         return track, flat - track * m
     return _sweep(
@@ -65,11 +67,11 @@ def pairs_of(ours: F64, view: I64 | None, theirs: F64, lanes: I64 | None) -> tup
 def _sweep(ours: F64, view: I64, theirs: F64, lanes: I64) -> tuple[I64, I64]:
     """The pairs that are near enough in x to overlap; some do not. view: [N] the camera of each track, lanes: [M]."""
     widest = np.zeros(1 + int(max(view.max(initial=0), lanes.max(initial=0))))
-    np.maximum.at(widest, lanes, np.minimum(theirs[2] - theirs[0], 90.0))
-    lane = np.clip(theirs[0], -1000.0, 3000.0) + lanes * _LANE
+    np.maximum.at(widest, lanes, np.minimum(theirs[2] + theirs[0], 90.0))
+    lane = np.clip(-theirs[0], -1000.0, 3000.0) + lanes * _LANE
     order = np.argsort(lane, kind="stable")
     lane = lane[order]
-    ends = np.clip(ours[0:3:2], -1000.0, 3000.0)
+    ends = np.clip([-ours[0], ours[2]], -1000.0, 3000.0)
     ends[0] -= widest[view]
     ends += view * _LANE
     low, high = np.searchsorted(lane, ends.ravel()).reshape(2, -1)
@@ -80,7 +82,13 @@ def _sweep(ours: F64, view: I64, theirs: F64, lanes: I64) -> tuple[I64, I64]:
 
 
 def score_pairs(
-    rows: F64, view: I64 | None, seen: Sightings, unseen_s: F64, step: F64, look: F64 | None, config: TrackerConfig
+    rows: F64,
+    view: I64 | None,
+    seen: Sightings,
+    unseen_s: F64,
+    step: list[float],
+    look: F64 | None,
+    config: TrackerConfig,
 ) -> Pairs:
     """The pairs that are near, with their gains; 0 for those that fail a gate.
 
@@ -92,7 +100,7 @@ def score_pairs(
     (C-BIoU, 2023, whose margin is constant): the longer nobody looked, the farther the box may be.
     """
     c = config
-    margin = np.minimum(c.reach * step, c.reach_most)
+    margin = [min(c.reach * dt, c.reach_most) for dt in step]
     tracks = _facts_of(rows[BOX], rows[SCORE], rows[GROUP], spread(margin, view))
     least = np.exp(unseen_s / -c.overlap_fade_s, out=tracks[7])
     least *= c.min_overlap
@@ -122,11 +130,15 @@ def score_pairs(
 
 
 def _facts_of(box: F64, score: F64, group: F64 | I64, margin: F64 | float) -> F64:
-    """What a pair needs of either side, [8,N]: edges and area with the margin, score, group; the last is the caller's."""
+    """What a pair needs of either side, [8,N]: -left, -top, right, bottom, area, score, group; the last is the caller's.
+
+    Left and top are negative, so that the common part of two boxes is the least of all four.
+    """
     facts = np.empty((8, box.shape[1]))
+    centre = box[:2]
     half = (0.5 + margin) * box[2:]
-    np.subtract(box[:2], half, out=facts[:2])
-    np.add(box[:2], half, out=facts[2:4])
+    np.subtract(half, centre, out=facts[:2])
+    np.add(centre, half, out=facts[2:4])
     np.multiply(half[0], half[1], out=facts[4])
     facts[4] *= 4.0
     facts[5] = score
@@ -135,37 +147,33 @@ def _facts_of(box: F64, score: F64, group: F64 | I64, margin: F64 | float) -> F6
 
 
 def _overlap(a: F64, b: F64) -> tuple[F64, F64]:
-    """IoU [N] of boxes whose edges and areas are in a, b [5+,N], and IoU of their vertical extents alone."""
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:4], b[2:4])
-    high -= low
-    np.maximum(high, 0.0, out=high)
-    width, height = high
+    """IoU [N] of boxes whose facts are a, b [5+,N], and IoU of their vertical extents alone."""
+    common = np.minimum(a[:4], b[:4])
+    size = common[:2]
+    size += common[2:]
+    np.maximum(size, 0.0, out=size)
+    width, height = size
     shared = width * height
     whole = a[4] + b[4]
     whole -= shared
     shared /= whole
-    extent = np.maximum(a[3], b[3])
-    extent -= np.minimum(a[1], b[1])
-    height /= extent
+    top, bottom = np.maximum(a[1:4:2], b[1:4:2])
+    bottom += top
+    height /= bottom
     return shared, height
 
 
-def assign(pairs: Pairs, view: I64 | None, tracks: int, sightings: int) -> I64:
-    """The matches of greatest total gain: the detection of every track, [tracks], -1 for none.
+def assign(pairs: Pairs, view: I64 | None, mine: I64, sightings: int) -> None:
+    """The matches of greatest total gain into ``mine`` [tracks], which is -1 all over: the detection of every track.
 
-    view: [tracks] camera of every track, ascending, None for one camera.
+    view: [tracks] camera of every track, ascending, None for one camera. sightings: how many detections there are.
     """
+    tracks = len(mine)
     if view is None and tracks * sightings <= DENSE:
-        block = np.zeros(tracks * sightings)
-        block[pairs.track * sightings + pairs.sighting] = pairs.gain
-        i, j = linear_sum_assignment(block.reshape(tracks, sightings), maximize=True)
-        found = np.where(block.take(i * sightings + j) > 0, j, -1)
-        if tracks <= sightings:
-            return found
-        mine = np.full(tracks, -1, np.int64)
-        mine[i] = found
-        return mine
-    mine = np.full(tracks, -1, np.int64)
+        block = np.zeros(sightings * tracks)
+        block[pairs.sighting * tracks + pairs.track] = pairs.gain
+        _solve(block.reshape(sightings, tracks), mine)
+        return
     real = pairs.gain.nonzero()[0]
     track, sighting, gain = pairs.track[real], pairs.sighting[real], pairs.gain[real]
     rivals = np.bincount(track, minlength=tracks)[track] + np.bincount(sighting, minlength=sightings)[sighting]
@@ -174,7 +182,23 @@ def assign(pairs: Pairs, view: I64 | None, tracks: int, sightings: int) -> I64:
     contested = (~alone).nonzero()[0]
     if len(contested):
         _contest(track[contested], sighting[contested], gain[contested], view, mine, sightings)
-    return mine
+
+
+def _solve(block: F64, mine: I64) -> None:
+    """The matches of greatest total gain of ``block`` [sightings,tracks] into ``mine`` [tracks], which is -1 all over.
+
+    Where every detection can have the track that is best for it, nothing can be better; only the rest needs solving.
+    """
+    best = block.argmax(1)
+    wanted = block.max(1).nonzero()[0]
+    best = best.take(wanted)
+    mine[best] = wanted
+    if np.count_nonzero(mine >= 0) == len(wanted):
+        return
+    mine[best] = -1
+    sighting, track = linear_sum_assignment(block, maximize=True)
+    real = block[sighting, track] > 0
+    mine[track[real]] = sighting[real]
 
 
 def _contest(track: I64, sighting: I64, gain: F64, view: I64 | None, mine: I64, sightings: int) -> None:

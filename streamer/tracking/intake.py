@@ -45,7 +45,7 @@ def as_score(threshold: float) -> float:
 
 def gather(
     detections: Sequence[Detections],
-    aspect: F64,
+    aspect: list[float],
     groups: I64,
     config: TrackerConfig,
     rejected: Counter[str],

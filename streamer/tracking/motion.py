@@ -44,7 +44,12 @@ class Motion:
         c += step
         first, second, third = self._noise
         covariance = rows[COVARIANCE].reshape(3, 2, -1)
-        covariance += ((third * dt + second) * dt + first) * dt
+        noise = third * dt
+        noise += second
+        noise *= dt
+        noise += first
+        noise *= dt
+        covariance += noise
 
     def correct(self, rows: F64, box: F64, seen: NDArray[np.bool_]) -> None:
         """Take the detections ``box`` [4,N] into the predicted ``rows`` [K,N] where ``seen`` [N], in place."""

@@ -50,6 +50,6 @@ def empty_rows(labels: int) -> F64:
     return np.zeros((VOTES + labels, 0))
 
 
-def spread(values: F64, view: I64 | None) -> F64 | float:
+def spread(values: list[float], view: I64 | None) -> F64 | float:
     """A camera's value for each of its tracks; the bare value when there is one camera (``view`` None)."""
-    return float(values[0]) if view is None else values.take(view)
+    return values[0] if view is None else np.array(values).take(view)

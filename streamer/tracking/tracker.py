@@ -47,6 +47,7 @@ __all__ = ["Tracker", "TrackerConfig"]
 #: Width / height of a picture nobody told the aspect of.
 DEFAULT_ASPECT = 16 / 9
 Mask = NDArray[np.bool_]
+_NOBODY: I64 = np.zeros(0, np.int64)
 
 
 class Tracker:
@@ -94,7 +95,7 @@ class Tracker:
         different widths; the tracker is then as it was.
         """
         wide = _checked_aspect(cameras, time_s, detections, aspect)
-        if not len(wide):
+        if not wide:
             return []
         seen = gather(detections, wide, self._groups, self.config, self.rejected)
         step, now = self._advance(cameras, time_s)
@@ -115,10 +116,10 @@ class Tracker:
         self.reset(camera)
         self._now.pop(camera, None)
 
-    def _advance(self, cameras: Sequence[str], time_s: Sequence[float]) -> tuple[F64, F64]:
+    def _advance(self, cameras: Sequence[str], time_s: Sequence[float]) -> tuple[list[float], list[float]]:
         """Seconds since each camera's last frame (never negative), and the seconds of its life (never going back)."""
-        step, now = np.zeros(len(cameras)), np.zeros(len(cameras))
-        for i, (camera, time) in enumerate(zip(cameras, time_s, strict=True)):
+        step, now = [], []
+        for camera, time in zip(cameras, time_s, strict=True):
             last = self._clock.get(camera)
             passed = 0.0
             if not math.isfinite(time):
@@ -129,8 +130,9 @@ class Tracker:
                 elif last is not None:
                     passed = float(time) - last
                 self._clock[camera] = float(time)
-            step[i] = passed
-            now[i] = self._now[camera] = self._now.get(camera, 0.0) + passed
+            self._now[camera] = alive = self._now.get(camera, 0.0) + passed
+            step.append(passed)
+            now.append(alive)
         return step, now
 
     def _take(self, cameras: Sequence[str], seen: Sightings) -> tuple[F64, I64 | None, F64 | None]:
@@ -170,34 +172,36 @@ class Tracker:
         view: I64 | None,
         look: F64 | None,
         seen: Sightings,
-        step: F64,
-        now: F64,
+        step: list[float],
+        now: list[float],
         cameras: Sequence[str],
     ) -> tuple[F64, I64 | None, F64 | None, I64]:
         """Predict, associate, correct, confirm, bury and begin; the new rows, ordered by camera, and their detections."""
         c, clock = self.config, spread(now, view)
-        mine, pairs, risen = np.full(rows.shape[1], -1), None, None
+        tracks, sightings, matches = rows.shape[1], len(seen), 0
+        pairs, risen = None, None
+        mine: I64 = np.full(tracks, -1)
         if look is not None:
             rows[RETURNED_S] = 0.0
-        if len(mine):
+        if tracks:
             self._motion.predict(rows, spread(step, view))
             unseen = clock - rows[SEEN_S]
-            if len(seen):
+            if sightings:
                 pairs = score_pairs(rows, view, seen, unseen, step, look, c)
-                mine = assign(pairs, view, len(mine), len(seen))
+                assign(pairs, view, mine, sightings)
             matched = mine >= 0
-            if np.count_nonzero(matched):
+            if matches := int(np.count_nonzero(matched)):
                 risen = self._match(rows, mine, matched, seen, clock, unseen)
                 if look is not None and seen.embedding is not None:
                     track = matched.nonzero()[0]
                     _blend(look, track, seen.embedding[mine[track]], seen.score[mine[track]])
             alive = matched | (unseen <= rows[LIMIT_S])
-        newborn = self._newborn(pairs, mine, seen)
-        detection = mine if seen.row is None or not len(seen) else np.where(mine >= 0, seen.row[mine], -1)
-        if len(mine):
+        newborn = _NOBODY if matches == sightings else self._newborn(pairs, mine, seen)
+        detection = mine if seen.row is None or not sightings else np.where(mine >= 0, seen.row[mine], -1)
+        if tracks:
             if look is not None:
                 self._identify(rows, view, look, risen, detection, now, alive, cameras)
-            if np.count_nonzero(alive) < len(mine):
+            if np.count_nonzero(alive) < tracks:
                 keep = alive.nonzero()[0]
                 rows, detection, view = rows.take(keep, 1), detection[keep], None if view is None else view[keep]
                 look = None if look is None else look[keep]
@@ -246,7 +250,7 @@ class Tracker:
         look: F64,
         risen: I64 | None,
         detection: I64,
-        now: F64,
+        now: list[float],
         alive: Mask,
         cameras: Sequence[str],
     ) -> None:
@@ -267,7 +271,7 @@ class Tracker:
                 gallery.remember(rows[:, gone], look[gone])
             if (fresh := np.flatnonzero(rising & here)).size:
                 coasting = np.flatnonzero(here & alive & confirmed & (detection < 0))
-                alive[gallery.claim(rows, look, fresh, coasting, float(now[i]))] = False
+                alive[gallery.claim(rows, look, fresh, coasting, now[i])] = False
 
     def _newborn(self, pairs: Pairs | None, mine: I64, seen: Sightings) -> I64:
         """Detections that start a track: unmatched, sure, and not the second box of an object that has a track."""
@@ -289,7 +293,7 @@ class Tracker:
         detection: I64,
         newborn: I64,
         seen: Sightings,
-        now: F64,
+        now: list[float],
         cameras: Sequence[str],
     ) -> tuple[F64, I64 | None, F64 | None, I64]:
         """The tracks and, behind those of its camera, a tentative one for every detection ``newborn``."""
@@ -305,13 +309,13 @@ class Tracker:
         order = np.argsort(view, kind="stable")
         return rows[:, order], view[order], None if look is None else look[order], detection[order]
 
-    def _begin(self, newborn: I64, seen: Sightings, now: F64, cameras: Sequence[str]) -> F64:
+    def _begin(self, newborn: I64, seen: Sightings, now: list[float], cameras: Sequence[str]) -> F64:
         """Rows of tentative tracks that begin with the detections ``newborn``, in their order."""
         c, n = self.config, len(newborn)
         view = np.zeros(n, np.int64) if seen.view is None else seen.view[newborn]
         rows = np.zeros((self._none.shape[0], n))
         self._motion.begin(rows, seen.box[:, newborn])
-        rows[SEEN_S] = rows[BORN_S] = now[view]
+        rows[SEEN_S] = rows[BORN_S] = spread(now, seen.view if seen.view is None else view)
         rows[SCORE] = rows[OWN_VOTES] = seen.score[newborn]
         rows[HITS] = 1
         rows[CONFIRMED] = sure = c.confirm_hits <= 1 and c.confirm_s <= 0
@@ -328,8 +332,8 @@ class Tracker:
 
 def _checked_aspect(
     cameras: Sequence[str], time_s: Sequence[float], detections: Sequence[Detections], aspect: Sequence[float] | None
-) -> F64:
-    """The aspects [n] of a call whose arguments fit together; raises ValueError otherwise."""
+) -> list[float]:
+    """The aspects of a call whose arguments fit together; raises ValueError otherwise."""
     n = len(cameras)
     if not len(time_s) == len(detections) == n or (aspect is not None and len(aspect) != n):
         raise ValueError(
@@ -338,10 +342,12 @@ def _checked_aspect(
         )
     if n > 1 and len(set(cameras)) != n:
         raise ValueError(f"Tracker.update: needs distinct cameras, got {list(cameras)}; call once per frame")
-    wide = [DEFAULT_ASPECT] * n if aspect is None else aspect
+    if aspect is None:
+        return [DEFAULT_ASPECT] * n
+    wide = [float(w) for w in aspect]
     if not all(0.01 < w < 100 for w in wide):
-        raise ValueError(f"Tracker.update: aspect needs to be width / height in 0.01..100, got {list(wide)}")
-    return np.array(wide, np.float64)
+        raise ValueError(f"Tracker.update: aspect needs to be width / height in 0.01..100, got {wide}")
+    return wide
 
 
 def _blend(look: F64, track: I64, fresh: F64, score: F64) -> None:

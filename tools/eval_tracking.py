@@ -3,12 +3,14 @@
     python -m venv peers && peers/bin/pip install trackers==2.6.1
     peers/bin/pip install --no-deps norfair==2.3.0 filterpy trackeval==1.3.0
     python tools/eval_tracking.py compare --data DIR --peers-python peers/bin/python --out report.json
+    python tools/eval_tracking.py tune --data DIR --peers-python peers/bin/python --out tuned.json
     python tools/eval_tracking.py score --gt DIR --result tracks.txt --peers-python peers/bin/python
     python tools/eval_tracking.py peers --det det.txt --seqinfo seqinfo.ini --out DIR [--gt DIR] --peers-python ...
 
 The peers need OpenCV and numpy versions of their own, hence the second environment (``--no-deps`` because
 norfair asks for numpy < 2 and runs on 2). Without ``--peers-python`` or $VEDETTE_PEERS_PYTHON this
-interpreter is used. ``compare`` runs ours through the very code of ``vedette track``, with its default config.
+interpreter is used. ``compare`` runs ours through the very code of ``vedette track``, with its default config, and every
+peer twice: with its defaults, and (``NAME-tuned``) with what ``tune`` found for it on each set (``tools/tracking_tuning.py``).
 """
 
 from __future__ import annotations
@@ -26,18 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tracking_data import Sequence, kitti_result, names_in, prepare, write_seqmap
+from tracking_data import Sequence, kitti_result, names_in, prepare, rate_of, stride_of, write_seqmap
 from tracking_peers import NAMES
+from tracking_tuning import FRAMES, GRID, SPLIT, around, together, variants_of
 
 TOOLS = Path(__file__).resolve().parent
 OURS = "vedette"
 #: sequences the defaults were searched on. The other open sequences were in view for the last choices (see
 #: TrackerConfig), so "validation" below is optimistic: only sealed sequences decide.
-TUNED_ON = {
-    "MOT17-val": ("MOT17-02", "MOT17-04"),
-    "DanceTrack-val": tuple(f"dancetrack{n}" for n in ("0004", "0014", "0026", "0041", "0063", "0079", "0097")),
-    "KITTI": ("0000", "0002", "0004", "0006", "0008", "0010"),
-}
+TUNED_ON = {name: sequences for name, sequences in SPLIT.items() if name != "MOT15"}
 FIELDS = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW")
 Counts = dict[str, Any]
 
@@ -101,6 +100,32 @@ def track_ours(sequences: list[Sequence], results: Path, label: str) -> dict[str
     return spent
 
 
+def asked_of(sequences: list[Sequence]) -> list[dict[str, Any]]:
+    """The sequences as ``tracking_peers.py`` takes them."""
+    return [{"name": s.name, "det": str(s.det), "frame_rate": s.frame_rate_hz, "length": s.length} for s in sequences]
+
+
+def score_set(
+    set_name: str, work: Path, sequences: list[Sequence], trackers: list[str], python: str
+) -> dict[str, dict[str, Counts]]:
+    """tracker -> sequence -> counts of what lies in ``work/results``."""
+    results, kitti = work / "results", set_name == "KITTI"
+    if kitti:
+        write_seqmap(work, sequences)
+        for path in results.glob("*/data/*.txt"):
+            path.write_text(kitti_result(path.read_text()))
+    job = {
+        "gt": str(work / set_name),
+        "results": str(results),
+        "trackers": trackers,
+        "sequences": {s.name: s.length for s in sequences},
+        "format": "kitti" if kitti else "mot",
+        "class": "car" if kitti else "pedestrian",
+    }
+    counts: dict[str, dict[str, Counts]] = in_peers("tracking_score.py", job, python)
+    return counts
+
+
 def run_set(
     data: Path, set_name: str, fps: float | None, peers: Many[str], python: str, only: Many[str]
 ) -> dict[str, Any]:
@@ -111,27 +136,15 @@ def run_set(
         sequences = [prepare(data, set_name, n, work, fps) for n in names]
         if not sequences:
             return {}
-        kitti, results = set_name == "KITTI", work / "results"
-        timing: dict[str, Any] = {OURS: track_ours(sequences, results, "car" if kitti else "person")}
-        asked = [
-            {"name": s.name, "det": str(s.det), "frame_rate": s.frame_rate_hz, "length": s.length} for s in sequences
-        ]
-        answer = in_peers("tracking_peers.py", {"peers": list(peers), "out": str(results), "sequences": asked}, python)
+        results = work / "results"
+        timing: dict[str, Any] = {OURS: track_ours(sequences, results, "car" if set_name == "KITTI" else "person")}
+        variants = variants_of(set_name, list(peers))
+        peers = [*peers, *variants]
+        job = {"peers": peers, "out": str(results), "sequences": asked_of(sequences), "variants": variants}
+        answer = in_peers("tracking_peers.py", job, python)
         for peer, rows in answer["timing"].items():
             timing[peer] = {name: row["ms_per_frame"] for name, row in rows.items()}
-        if kitti:
-            write_seqmap(work, sequences)
-            for path in results.glob("*/data/*.txt"):
-                path.write_text(kitti_result(path.read_text()))
-        job = {
-            "gt": str(work / set_name),
-            "results": str(results),
-            "trackers": [OURS, *peers],
-            "sequences": {s.name: s.length for s in sequences},
-            "format": "kitti" if kitti else "mot",
-            "class": "car" if kitti else "pedestrian",
-        }
-        counts = in_peers("tracking_score.py", job, python)
+        counts = score_set(set_name, work, sequences, [OURS, *peers], python)
     return report(set_name, counts, timing, answer["versions"])
 
 
@@ -174,10 +187,15 @@ def compare(args: argparse.Namespace) -> int:
     python = args.peers_python
     sets: dict[str, Any] = {}
     for set_name in args.sets:
+        done: dict[tuple[int, ...], dict[str, Any]] = {}
+        recorded = [rate_of(args.data, set_name, n) for n in names_in(args.data, set_name)]
         for fps in args.fps:
             rate = None if fps == "native" else float(fps)
-            part = run_set(args.data, set_name, rate, args.peers, python, args.only)
+            strides = tuple(stride_of(hz, rate) for hz in recorded)
+            # KITTI has 10 frames a second: asking for 15 or 10 of them is asking for all
+            part = done.get(strides) or run_set(args.data, set_name, rate, args.peers, python, args.only)
             if part:
+                done[strides] = part
                 sets[f"{set_name}@{fps}"] = part
                 print_table(f"{set_name} at {fps} fps (* tuned on)", part)
     text = json.dumps({"schema": "vedette.eval_tracking/1", "ours": OURS, "sets": sets}, indent=1)
@@ -186,6 +204,48 @@ def compare(args: argparse.Namespace) -> int:
     else:
         print(text)
     return 0 if sets else 2
+
+
+def hota_of(
+    data: Path, set_name: str, settings: list[tuple[str, dict[str, float]]], python: str
+) -> list[tuple[dict[str, float], float]]:
+    """The settings of peers, each with its HOTA on the tuning sequences of a set."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        sequences = [prepare(data, set_name, n, work, None, FRAMES) for n in SPLIT[set_name]]
+        variants = {str(i): {"base": peer, **options} for i, (peer, options) in enumerate(settings)}
+        job = {"peers": list(variants), "out": str(work / "results"), "sequences": asked_of(sequences)}
+        in_peers("tracking_peers.py", {**job, "variants": variants}, python)
+        counts = score_set(set_name, work, sequences, list(variants), python)
+    found = [round(summarise(list(counts[name].values()))["HOTA"], 3) for name in variants]
+    return [(options, reached) for (_, options), reached in zip(settings, found, strict=True)]
+
+
+def tune_set(data: Path, set_name: str, peers: Many[str], python: str) -> dict[str, Any]:
+    """peer -> the options that beat its defaults on the tuning sequences of a set, and everything tried."""
+    asked = [(peer, options) for peer in peers for options in around(peer)]
+    reached = hota_of(data, set_name, asked, python)
+    tried = {p: [row for (name, _), row in zip(asked, reached, strict=True) if name == p] for p in peers}
+    joined = hota_of(data, set_name, [(p, together(rows)) for p, rows in tried.items()], python)
+    found: dict[str, Any] = {}
+    for (peer, rows), last in zip(tried.items(), joined, strict=True):
+        best = max([*rows, last], key=lambda row: row[1])
+        print(f"{set_name} {peer}: {best[0] or 'defaults'} {best[1]} (defaults {rows[0][1]})", file=sys.stderr)
+        found[peer] = {"options": best[0], "tried": [{"options": o, "HOTA": h} for o, h in [*rows, last]]}
+    return found
+
+
+def tune(args: argparse.Namespace) -> int:
+    """``tune``: the peers' best options a set, JSON to ``--out`` or stdout; TUNED in tracking_tuning.py is from here."""
+    found: dict[str, Any] = {}
+    for name in args.sets:
+        found[name] = tune_set(args.data, name, args.peers, args.peers_python)
+        text = json.dumps({"split": SPLIT, "frames": FRAMES, "grid": GRID, "sets": found}, indent=1)
+        if args.out:
+            args.out.write_text(text + "\n")
+    if not args.out:
+        print(text)
+    return 0
 
 
 def score_files(gt: Path, results: dict[str, Path], python: str) -> dict[str, dict[str, float]]:
@@ -253,6 +313,12 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("--peers", nargs="*", default=list(NAMES), choices=NAMES)
     one.add_argument("--out", type=Path)
     one.set_defaults(run=compare)
+    four = commands.add_parser("tune", parents=[common], help="search the peers' options on the tuning sequences")
+    four.add_argument("--data", type=Path, required=True, help="folder with MOT17-val, DanceTrack-val, MOT15, KITTI")
+    four.add_argument("--sets", nargs="+", default=list(SPLIT), choices=list(SPLIT))
+    four.add_argument("--peers", nargs="+", default=list(GRID), choices=list(GRID))
+    four.add_argument("--out", type=Path)
+    four.set_defaults(run=tune)
     two = commands.add_parser("score", parents=[common], help="result files against one ground truth (person, IoU 0.5)")
     two.add_argument("--gt", type=Path, required=True, help="folder that holds gt/gt.txt")
     two.add_argument("--result", type=Path, nargs="+", required=True)

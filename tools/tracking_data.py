@@ -43,8 +43,25 @@ def names_in(data: Path, set_name: str) -> list[str]:
     return sorted(p.parent.name for p in (data / set_name).glob("*/seqinfo.ini"))
 
 
-def prepare(data: Path, set_name: str, name: str, work: Path, fps: float | None) -> Sequence:
-    """Write the sequence thinned to the rate nearest ``fps`` (every k-th frame; None: all) under ``work``."""
+def stride_of(rate_hz: float, fps: float | None) -> int:
+    """Every how many-th frame comes nearest to ``fps``; 1 for None."""
+    return 1 if fps is None else max(1, round(rate_hz / fps))
+
+
+def rate_of(data: Path, set_name: str, name: str) -> float:
+    """Frames per second of a sequence as it was recorded."""
+    if set_name == "KITTI":
+        return KITTI_RATE_HZ
+    info = configparser.ConfigParser()
+    info.read(data / set_name / name / "seqinfo.ini")
+    return float(info["Sequence"]["frameRate"])
+
+
+def prepare(data: Path, set_name: str, name: str, work: Path, fps: float | None, frames: int | None = None) -> Sequence:
+    """Write the sequence thinned to the rate nearest ``fps`` (every k-th frame; None: all) under ``work``.
+
+    frames: only so many of the frames that are left, None for all.
+    """
     folder = work / set_name / name
     for part in ("det", "gt"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -58,10 +75,10 @@ def prepare(data: Path, set_name: str, name: str, work: Path, fps: float | None)
         info = configparser.ConfigParser()
         info.read(source / "seqinfo.ini")
         part = info["Sequence"]
-        rate, length = float(part["frameRate"]), int(part["seqLength"])
+        rate, length = rate_of(data, set_name, name), int(part["seqLength"])
         width, height = int(part["imWidth"]), int(part["imHeight"])
-    stride = 1 if fps is None else max(1, round(rate / fps))
-    kept = (length + stride - 1) // stride
+    stride = stride_of(rate, fps)
+    kept = min((length + stride - 1) // stride, frames or length)
     sequence = Sequence(set_name, name, folder, kept, rate / stride)
     sequence.seqinfo.write_text(
         f"[Sequence]\nname={name}\nframeRate={rate / stride:.6g}\nseqLength={kept}\n"
@@ -71,17 +88,17 @@ def prepare(data: Path, set_name: str, name: str, work: Path, fps: float | None)
         _kitti_files(data, name, work, sequence, stride)
     else:
         det = source / "det" / f"{DETECTIONS[set_name]}.txt"
-        sequence.det.write_text(thinned(det.read_text(), stride))
-        (folder / "gt" / "gt.txt").write_text(thinned((source / "gt" / "gt.txt").read_text(), stride))
+        sequence.det.write_text(thinned(det.read_text(), stride, kept))
+        (folder / "gt" / "gt.txt").write_text(thinned((source / "gt" / "gt.txt").read_text(), stride, kept))
     return sequence
 
 
-def thinned(text: str, stride: int) -> str:
-    """Every ``stride``-th frame of a MOTChallenge file, renumbered; frame order is made ascending."""
+def thinned(text: str, stride: int, last: int) -> str:
+    """Every ``stride``-th frame of a MOTChallenge file, renumbered, up to ``last``; frame order is made ascending."""
     rows = []
     for line in text.splitlines():
         head, _, tail = line.strip().partition(",")
-        if head and (int(float(head)) - 1) % stride == 0:
+        if head and (int(float(head)) - 1) % stride == 0 and (int(float(head)) - 1) // stride < last:
             rows.append(((int(float(head)) - 1) // stride + 1, tail))
     rows.sort(key=lambda row: row[0])
     return "".join(f"{frame},{tail}\n" for frame, tail in rows)
@@ -92,7 +109,7 @@ def _kitti_files(data: Path, name: str, work: Path, sequence: Sequence, stride: 
     lines = []
     for line in (data / "KITTI" / "permatrack" / f"{name}.txt").read_text().splitlines():
         p = line.split()
-        if p[2].lower() != "car" or int(p[0]) % stride:
+        if p[2].lower() != "car" or int(p[0]) % stride or int(p[0]) // stride >= sequence.length:
             continue
         x1, y1, x2, y2 = map(float, p[6:10])
         score = float(p[17]) if len(p) > 17 else 1.0
@@ -106,7 +123,7 @@ def _kitti_files(data: Path, name: str, work: Path, sequence: Sequence, stride: 
     kept = []
     for line in (data / "KITTI" / "label" / f"{name}.txt").read_text().splitlines():
         head, _, tail = line.partition(" ")
-        if int(head) % stride == 0:
+        if int(head) % stride == 0 and int(head) // stride < sequence.length:
             kept.append(f"{int(head) // stride} {tail}\n")
     (gt / f"{name}.txt").write_text("".join(kept))
 

@@ -38,10 +38,10 @@ def answer_of(
     box *= rows[SCORE] * (detection >= 0)
     box += rows[BOX]
     box[::2] *= narrow
-    half = 0.5 * box[2:]
+    centre, half = box[:2], 0.5 * box[2:]
     xyxy, velocity = np.empty((n, 4), np.float32), np.empty((n, 2), np.float32)
-    np.subtract(box[:2], half, out=xyxy.T[:2])
-    np.add(box[:2], half, out=xyxy.T[2:])
+    np.subtract(centre, half, out=xyxy[:, :2].T)
+    np.add(centre, half, out=xyxy[:, 2:].T)
     np.multiply(rows[RATE.start], narrow, out=velocity[:, 0])
     velocity[:, 1] = rows[RATE.start + 1]
     since, age = np.subtract(spread(now, view), rows[SEEN_S : BORN_S + 1], out=np.empty((2, n), np.float32))

@@ -24,6 +24,10 @@ from vedette.streamer.tracking.rows import BOX, CONFIRMED, F64, GROUP, I64, SCOR
 _LANE = 4096.0
 #: Tracks times detections up to which one dense pass costs less than finding pairs first.
 DENSE = 8192
+#: Cells of a block up to which solving costs less than looking whether it needs to be.
+_SMALL = 400
+#: the facts of the edges that lie across: right, bottom, left, top
+_FACING = np.array([2, 3, 0, 1])
 
 
 @dataclass(slots=True)
@@ -47,13 +51,11 @@ def pairs_of(ours: F64, view: I64 | None, theirs: F64, lanes: I64 | None) -> tup
     n, m = ours.shape[1], theirs.shape[1]
     if view is None and n * m <= DENSE:
         # in float32, which is quicker: wrong only about boxes that touch by a hair, and those gain nothing
-        left, top, right, bottom = ours[:4].astype(np.float32)[:, :, None]
-        right_of, below, left_of, above = np.negative(theirs[:4], dtype=np.float32, casting="same_kind")
-        meet = left > left_of
-        meet &= top > above
-        meet &= right > right_of
-        meet &= bottom > below
-        flat = meet.reshape(-1).nonzero()[0]
+        mine, other = ours[:4].astype(np.float32), theirs.take(_FACING, 0).astype(np.float32)
+        meet = mine[:, :, None] > np.negative(other, out=other)[:, None]
+        both = meet[:2]
+        both &= meet[2:]
+        flat = (both[0] & both[1]).reshape(-1).nonzero()[0]
         track = flat // m
         return track, flat - track * m
     return _sweep(
@@ -65,7 +67,7 @@ def pairs_of(ours: F64, view: I64 | None, theirs: F64, lanes: I64 | None) -> tup
 
 
 def _sweep(ours: F64, view: I64, theirs: F64, lanes: I64) -> tuple[I64, I64]:
-    """The pairs that are near enough in x to overlap; some do not. view: [N] the camera of each track, lanes: [M]."""
+    """The pairs that overlap in y and are near enough in x to; some do not. view: [N] the camera of each track, lanes: [M]."""
     widest = np.zeros(1 + int(max(view.max(initial=0), lanes.max(initial=0))))
     np.maximum.at(widest, lanes, np.minimum(theirs[2] + theirs[0], 90.0))
     lane = np.clip(-theirs[0], -1000.0, 3000.0) + lanes * _LANE
@@ -78,7 +80,11 @@ def _sweep(ours: F64, view: I64, theirs: F64, lanes: I64) -> tuple[I64, I64]:
     count = high - low
     track = np.repeat(np.arange(len(view)), count)
     start = low - (np.cumsum(count) - count)
-    return track, order[np.arange(len(track)) + start[track]]
+    sighting = order[np.arange(len(track)) + start[track]]
+    meet = ours[1].take(track) + theirs[3].take(sighting) > 0
+    meet &= ours[3].take(track) + theirs[1].take(sighting) > 0
+    near = meet.nonzero()[0]
+    return track.take(near), sighting.take(near)
 
 
 def score_pairs(
@@ -189,13 +195,14 @@ def _solve(block: F64, mine: I64) -> None:
 
     Where every detection can have the track that is best for it, nothing can be better; only the rest needs solving.
     """
-    best = block.argmax(1)
-    wanted = block.max(1).nonzero()[0]
-    best = best.take(wanted)
-    mine[best] = wanted
-    if np.count_nonzero(mine >= 0) == len(wanted):
-        return
-    mine[best] = -1
+    if block.size > _SMALL:
+        best = block.argmax(1)
+        wanted = block.max(1).nonzero()[0]
+        best = best.take(wanted)
+        mine[best] = wanted
+        if np.count_nonzero(mine >= 0) == len(wanted):
+            return
+        mine[best] = -1
     sighting, track = linear_sum_assignment(block, maximize=True)
     real = block[sighting, track] > 0
     mine[track[real]] = sighting[real]
@@ -209,11 +216,12 @@ def _contest(track: I64, sighting: I64, gain: F64, view: I64 | None, mine: I64, 
     for low, high in pairwise([0, *cuts, len(track)]):
         r, c = row[low:high], col[low:high]
         r0, c0 = r[0], c.min()
-        block = np.zeros((r[-1] - r0 + 1, c.max() - c0 + 1))
-        block[r - r0, c - c0] = gain[low:high]
-        i, j = linear_sum_assignment(block, maximize=True)
-        real = block[i, j] > 0
-        mine[rows[i[real] + r0]] = cols[j[real] + c0]
+        block = np.zeros((c.max() - c0 + 1, r[-1] - r0 + 1))
+        block[c - c0, r - r0] = gain[low:high]
+        found = np.full(block.shape[1], -1)
+        _solve(block, found)
+        matched = (found >= 0).nonzero()[0]
+        mine[rows[matched + r0]] = cols[found[matched] + c0]
 
 
 def _ranks(index: I64, size: int) -> tuple[I64, I64]:

@@ -62,8 +62,8 @@ def gather(
     size = far - near
     # above 0 when the box has a size and lies at least partly in the picture; NaN is not above 0
     inside = np.minimum(np.minimum(size, far), 1.0 - near)
-    good = np.minimum(inside[0], inside[1]) > 0
-    good &= np.maximum(size[0], size[1]) < _FAR
+    good = np.minimum(*inside) > 0
+    good &= np.maximum(*size) < _FAR
     good &= score >= as_score(config.score_low)
     good &= score <= 1
     good &= label.view(np.uint64) < len(groups)
@@ -78,8 +78,8 @@ def gather(
         xyxy, score, label = xyxy.take(kept, 1), score[kept], label[kept]
         view, row = None if view is None else view[kept], kept if row is None else row[kept]
     box = np.empty_like(xyxy)
-    np.add(xyxy[:2], xyxy[2:], out=box[:2])
-    box[:2] *= 0.5
+    centre = np.add(xyxy[:2], xyxy[2:], out=box[:2])
+    centre *= 0.5
     np.subtract(xyxy[2:], xyxy[:2], out=box[2:])
     box[::2] *= spread(aspect, view)
     high = score >= as_score(config.score_high)

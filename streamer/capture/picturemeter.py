@@ -71,7 +71,7 @@ class PictureMeter:
         if self._view_s >= VIEW_EVERY_S - 1e-6:
             self._measure_view(half, small, contrast)
         if self._scene_s >= SCENE_EVERY_S - 1e-6:
-            self._blobs = tuple(StaticBlob(*blob) for blob in self._scene.step(small, self._scene_s))
+            self._blobs = tuple(StaticBlob(*blob) for blob in self._scene.step(half, self._scene_s))
             self._scene_s = 0.0
         view = self._view
         return PictureStats(

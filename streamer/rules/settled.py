@@ -18,8 +18,15 @@ START_S = 6.0
 STILL_SHARE, STILL_S = 0.35, 2.0
 #: How long before a thing was noticed its owner may have been beside it, seconds.
 LOOK_BACK_S = 6.0
-#: A blob whose outline is in the picture by less than this share is a hole, not a thing.
+#: Who puts something down stands no farther from it, own heights, and it is no lower than this share of them.
+ARM, LEAST = 0.6, 0.12
+#: A blob whose outline has come by less than this share is a hole, not a thing.
 ADDED = 0.55
+#: A blob is a thing when its box has been the same (intersection over union) for so long, seconds; a flatter one is a shadow or a tape.
+FIRM, FIRM_S, FLATTEST = 0.5, 2.0, 3.0
+#: Who has never gone farther from where they were first seen, own heights, for so long is planted there: perhaps no person
+#: at all but the thing, so that what is `FIRM` within their box for longer counts, seconds.
+WALKED, PLANTED_S, FIRM_WITHIN_S = 0.5, 3.0, 6.0
 #: Overlap (of the smaller box) that makes a blob part of somebody, or two candidates one thing.
 PART, SAME = 0.3, 0.4
 #: Positions of people are remembered this often, seconds.
@@ -70,6 +77,26 @@ class _Bag:
 
 
 @dataclass(slots=True)
+class _Blob:
+    """A blob until it is a thing. first_s: seen first; firm_s: since when its box is ``box``; seen_s: last."""
+
+    box: Box
+    first_s: float
+    firm_s: float
+    seen_s: float
+
+
+@dataclass(slots=True)
+class _Walk:
+    """How far a person's track has gone. start: first foot point, x in picture heights. gone: farthest from there, own heights."""
+
+    start: tuple[float, float]
+    born_s: float
+    seen_s: float
+    gone: float = 0.0
+
+
+@dataclass(slots=True)
 class _Sight:
     """Where people were. rows: (track, left, right, foot, height)."""
 
@@ -85,7 +112,9 @@ class Settled:
         self._things: dict[int, Thing] = {}
         self._bags: dict[int, _Bag] = {}
         self._trail: deque[_Sight] = deque()
+        self._walks: dict[int, _Walk] = {}
         self._blobs: tuple[StaticBlob, ...] = ()
+        self._firming: list[_Blob] = []
         self._number = 0
 
     @property
@@ -103,6 +132,7 @@ class Settled:
     def drop(self) -> None:
         """Forget everything."""
         self._things, self._bags, self._blobs = {}, {}, ()
+        self._walks, self._firming = {}, []
         self._trail.clear()
 
     def step(self, view: View) -> None:
@@ -116,7 +146,7 @@ class Settled:
             fresh = view.picture.blobs != self._blobs
             self._blobs = view.picture.blobs
             self._watch_blobs(view, fresh=fresh)
-        boxes = _boxes(view, ("person",))
+        boxes = self._walkers(view)
         for thing in self.things:
             if thing.seen_s == view.time_s:
                 thing.shown_s = view.time_s
@@ -124,6 +154,11 @@ class Settled:
                 thing.seen_s = view.time_s  # hidden, not gone
             elif view.time_s - thing.seen_s > 30.0:
                 self.forget(thing.number)
+
+    def planted(self, number: int, time_s: float) -> bool:
+        """Whether a person's track has stayed where it was first seen."""
+        walk = self._walks.get(number)
+        return walk is not None and walk.gone < WALKED and time_s - walk.born_s >= PLANTED_S
 
     def _watch_bag(self, view: View, i: int) -> None:
         number, box = int(view.tracks.id[i]), box_of(view.tracks, i)
@@ -146,17 +181,36 @@ class Settled:
             thing.label, thing.tracks = "bag", (number,)
 
     def _watch_blobs(self, view: View, *, fresh: bool) -> None:
-        people, vehicles = _boxes(view, ("person", "animal")), _boxes(view, None)
+        movers = [*self._walkers(view), *_boxes(view, ("animal",)), *_boxes(view, None)]
+        planted = self._walkers(view, planted=True)
         for blob in self._blobs:
+            part = any(overlap(blob.box, box) >= PART for box in movers)
             known = self._at(blob.box)
             if known is not None:
                 known.seen_s = view.time_s
-                if known.seen_as == "unknown":
+                if known.seen_as == "unknown" and not part:
                     known.box, known.score = blob.box, blob.added
                 continue
-            part = any(overlap(blob.box, box) >= PART for box in people + vehicles)
-            if fresh and not part and blob.added >= ADDED:
-                self._add(view, blob.box, view.time_s - blob.since_s, "unknown", blob.added)
+            if not fresh or part or blob.added < ADDED:
+                continue
+            firming = self._firm(blob.box, view.time_s)
+            held_s = view.time_s - firming.firm_s
+            within = any(overlap(blob.box, box) >= PART for box in planted)
+            if held_s >= (FIRM_WITHIN_S if within else FIRM_S) - 1e-6 and not _flat(blob.box, view.aspect):
+                since_s = min(firming.first_s, view.time_s - blob.since_s)
+                self._add(view, blob.box, since_s, "unknown", blob.added)
+        self._firming = [blob for blob in self._firming if view.time_s - blob.seen_s <= 10.0]
+
+    def _firm(self, box: Box, time_s: float) -> _Blob:
+        """What is known of a blob that is no thing yet; a box that changes begins anew, and has been seen before all the same."""
+        for blob in self._firming:
+            if overlap(blob.box, box) >= SAME:
+                if union(blob.box, box) < FIRM:
+                    blob.box, blob.firm_s = box, time_s
+                blob.seen_s = time_s
+                return blob
+        self._firming.append(_Blob(box, time_s, time_s, time_s))
+        return self._firming[-1]
 
     def _add(self, view: View, box: Box, since_s: float, seen_as: str, score: float) -> Thing:
         self._number += 1
@@ -170,13 +224,14 @@ class Settled:
 
     def _find_owner(self, thing: Thing, aspect: float) -> None:
         """The person who was nearest when it appeared, by own heights."""
-        best = self._reach
+        best = min(self._reach, ARM)
         for sight in self._trail:
             if not thing.since_s - LOOK_BACK_S <= sight.time_s <= thing.since_s + 1.0:
                 continue
             for row in sight.rows:
                 away = _heights_away(thing, row, aspect)
-                if away <= best and thing.height <= self._largest * row[4]:
+                fits = LEAST * row[4] <= thing.height <= self._largest * row[4]
+                if away <= best and fits and not self.planted(row[0], sight.time_s):
                     best, thing.owner, thing.owner_height = away, row[0], row[4]
 
     def last_near_s(self, thing: Thing, aspect: float) -> float:
@@ -193,10 +248,26 @@ class Settled:
         for i in np.flatnonzero(view.seen).tolist():
             if view.labels[int(view.tracks.label[i])] == "person":
                 x1, y1, x2, y2 = (float(v) for v in view.tracks.xyxy[i])
-                sight.rows.append((int(view.tracks.id[i]), x1, x2, y2, max(1e-3, y2 - y1)))
+                number, height = int(view.tracks.id[i]), max(1e-3, y2 - y1)
+                sight.rows.append((number, x1, x2, y2, height))
+                foot = (x1 + x2) / 2 * view.aspect, y2
+                born_s = view.time_s - float(view.tracks.age_s[i])
+                walk = self._walks.setdefault(number, _Walk(foot, born_s, view.time_s))
+                walk.seen_s = view.time_s
+                walk.gone = max(walk.gone, float(np.hypot(foot[0] - walk.start[0], foot[1] - walk.start[1])) / height)
         self._trail.append(sight)
         while self._trail and view.time_s - self._trail[0].time_s > 60.0:
             self._trail.popleft()
+        self._walks = {n: walk for n, walk in self._walks.items() if view.time_s - walk.seen_s <= 60.0}
+
+    def _walkers(self, view: View, *, planted: bool = False) -> list[Box]:
+        """Boxes of the people who are not planted, or of those who are."""
+        tracks = view.tracks
+        return [
+            box_of(tracks, i)
+            for i in range(len(tracks))
+            if view.labels[int(tracks.label[i])] == "person" and self.planted(int(tracks.id[i]), view.time_s) == planted
+        ]
 
     def _at(self, box: Box) -> Thing | None:
         for thing in self._things.values():
@@ -220,6 +291,19 @@ def overlap(a: Box, b: Box) -> float:
         return 0.0
     least = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return width * height / max(least, 1e-9)
+
+
+def union(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(0.0, width) * max(0.0, height)
+    return both / max((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both, 1e-9)
+
+
+def _flat(box: Box, aspect: float) -> bool:
+    """Whether it is much wider than high, as shadows, kerbs and tapes are."""
+    return (box[2] - box[0]) * aspect > FLATTEST * (box[3] - box[1])
 
 
 def _boxes(view: View, labels: tuple[str, ...] | None) -> list[Box]:

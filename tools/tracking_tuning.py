@@ -51,7 +51,30 @@ GRID: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 #: set -> peer -> the options that beat their defaults
-TUNED: dict[str, dict[str, dict[str, float]]] = {}
+TUNED: dict[str, dict[str, dict[str, float]]] = {
+    "MOT17-val": {
+        "sort": {"track_activation_threshold": 0.6},
+        "bytetrack": {"minimum_iou_threshold": 0.3},
+        "ocsort": {"minimum_consecutive_frames": 1},
+        "botsort": {"minimum_iou_threshold_second_assoc": 0.6, "lost_track_buffer": 60},
+    },
+    "KITTI": {
+        "sort": {"minimum_consecutive_frames": 2},
+        "bytetrack": {"track_activation_threshold": 0.6},
+        "ocsort": {
+            "high_conf_det_threshold": 0.4,
+            "minimum_iou_threshold": 0.1,
+            "direction_consistency_weight": 0.4,
+            "minimum_consecutive_frames": 1,
+        },
+        "botsort": {
+            "high_conf_det_threshold": 0.5,
+            "track_activation_threshold": 0.6,
+            "minimum_iou_threshold_first_assoc": 0.1,
+            "minimum_iou_threshold_second_assoc": 0.4,
+        },
+    },
+}
 
 
 def around(peer: str) -> list[dict[str, float]]:

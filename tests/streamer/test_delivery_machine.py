@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from tests.streamer.delivery_world import ModelHub, ModelOutbox, ModelSubscription, Plant, World, check
+from tests.streamer.delivery_models import ModelHub, ModelOutbox, ModelSubscription, Plant
+from tests.streamer.delivery_promise import check
+from tests.streamer.delivery_world import World
 from vedette.streamer import client, eventlink
 from vedette.streamer.errors import StoreError
 from vedette.streamer.eventlink import EventLink

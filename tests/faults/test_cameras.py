@@ -9,8 +9,9 @@ import pytest
 
 from tests.faults.daemon import wait_for
 from tests.faults.frames import ENOUGH
+from tests.faults.load import kept_under_load
 from tests.faults.report import tell
-from tests.faults.world import FPS, LOGIN, OTHERS, VICTIM, World
+from tests.faults.world import LOGIN, OTHERS, VICTIM, World
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -135,11 +136,6 @@ def test_a_capture_without_memory_costs_one_restart(world: World) -> None:
 def test_others_keep_their_rate_without_any_fault(world: World) -> None:
     """The yardstick: with no fault the same count says that all four cameras get their rate."""
     before = world.calm()
-    tree = [psutil.Process(pid) for pid in world.pids().values()]
-    used = [sum(p.cpu_times()[:2]) for p in tree]
-    began_s = time.monotonic()
-    kept = world.watch.kept((VICTIM, *OTHERS), FPS)
-    cores = sum(sum(p.cpu_times()[:2]) - u for p, u in zip(tree, used, strict=True)) / (time.monotonic() - began_s)
+    kept, world.load = kept_under_load(world.daemon, world.watch, (VICTIM, *OTHERS), world.fps)
     assert kept is None or kept >= ENOUGH
-    load = round(cores / psutil.cpu_count(), 2)
-    tell("none (the yardstick)", "four cameras at their fps", kept=kept, load=load, **world.settle(before))
+    tell("none (the yardstick)", "four cameras at their fps", kept=kept, fps=world.fps, **world.settle(before))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import zmq
 
+from tests.faults.cameras import busy_camera
 from tests.faults.daemon import Daemon, Listener, alive, wait_for
 from tests.faults.report import percentile, tell
-from tests.faults.world import busy_camera
 
 pytestmark = pytest.mark.data
 

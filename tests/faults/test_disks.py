@@ -13,23 +13,25 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.faults.daemon import Daemon, Listener, wait_for
+from tests.faults.cameras import busy_camera
+from tests.faults.daemon import Daemon, wait_for
 from tests.faults.disks import fill, loop_disk, tmpfs
-from tests.faults.frames import ENOUGH, FrameWatch
+from tests.faults.frames import ENOUGH
+from tests.faults.load import Cost, kept_under_load
 from tests.faults.report import tell
-from tests.faults.world import FPS, busy_camera
+from tests.faults.running import streaming
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(240)]
 
-CAMERAS = ("east", "west")
+CAMERAS = ("east", "north", "south", "west")
 #: What a bad memory card may take.
 WRITES_PER_S = 20
 
 
-def daemon_on(disk: Path, folder: Path, clip: Path) -> Daemon:
-    """A daemon with two busy cameras whose store lies on that disk."""
+def daemon_on(disk: Path, folder: Path, clip: Path, cost: Cost) -> Daemon:
+    """A daemon with four busy cameras whose store lies on that disk."""
     folder.mkdir(exist_ok=True)
-    daemon = Daemon(folder, {name: busy_camera(clip) | {"fps": FPS} for name in CAMERAS})
+    daemon = Daemon(folder, {name: busy_camera(clip) | {"fps": cost.fps(len(CAMERAS))} for name in CAMERAS})
     daemon.store = disk / "store"
     daemon.config["alerts"]["store"] = str(daemon.store)
     daemon.write()
@@ -47,16 +49,12 @@ def counters(daemon: Daemon) -> dict[str, int]:
         return found
 
 
-def test_a_slow_disk_delays_alerts_and_nothing_else(tmp_path: Path, data_dir: Path) -> None:
+def test_a_slow_disk_delays_alerts_and_nothing_else(tmp_path: Path, data_dir: Path, cost: Cost) -> None:
     """Twenty writes a second are all the disk takes: nobody is called hung and killed, alerts arrive, late, some without
     their picture, and the subscriber has exactly what was committed."""
     with loop_disk(tmp_path) as disk:
-        daemon = daemon_on(disk.place, tmp_path / "d", data_dir / "clips" / "vtest.avi")
-        try:
-            daemon.start()
-            daemon.wait_ready()
-            listener = Listener(daemon)
-            daemon.wait_streaming(*CAMERAS)
+        daemon = daemon_on(disk.place, tmp_path / "d", data_dir / "clips" / "vtest.avi", cost)
+        with streaming(daemon, CAMERAS) as (listener, _):
             pids = {row["name"]: row["pid"] for row in daemon.processes()}
             disk.slow(WRITES_PER_S)
             seen, began_s = len(listener.alerts), time.monotonic()
@@ -67,9 +65,6 @@ def test_a_slow_disk_delays_alerts_and_nothing_else(tmp_path: Path, data_dir: Pa
             left_out = int(told.get("pictures_unwritten", 0))
             alerts = listener.agrees_with(daemon)
             assert {row["name"]: row["pid"] for row in daemon.processes()} == pids
-            assert daemon.stop() == 0
-        finally:
-            daemon.close()
     tell(
         f"disk slow ({WRITES_PER_S} writes a second, blkio throttle on a loop device)",
         "nobody is called hung; alerts before their pictures; 0 lost, 0 doubled",
@@ -81,23 +76,18 @@ def test_a_slow_disk_delays_alerts_and_nothing_else(tmp_path: Path, data_dir: Pa
     )
 
 
-def test_a_disk_that_turns_read_only_stops_no_camera(tmp_path: Path, data_dir: Path) -> None:
+def test_a_disk_that_turns_read_only_stops_no_camera(tmp_path: Path, data_dir: Path, cost: Cost) -> None:
     """An error makes ext4 read-only: said aloud, detection goes on, nothing is published that is not committed; stopped,
     checked, mounted and started again it goes on where it was, and the subscriber that stayed has exactly the store."""
     with loop_disk(tmp_path) as disk:
-        daemon = daemon_on(disk.place, tmp_path / "d", data_dir / "clips" / "vtest.avi")
-        try:
-            daemon.start()
-            daemon.wait_ready()
-            listener, watch = Listener(daemon), FrameWatch(daemon.publish)
-            daemon.wait_streaming(*CAMERAS)
-            wait_for("alerts", lambda: len(listener.alerts) >= 3, 60)
+        daemon = daemon_on(disk.place, tmp_path / "d", data_dir / "clips" / "vtest.avi", cost)
+        with streaming(daemon, CAMERAS) as (listener, watch):
             pids = {row["name"]: row["pid"] for row in daemon.processes()}
             disk.break_()
             wait_for("said aloud", lambda: any("does not take" in line for line in daemon.messages()), 60)
             committed = len(daemon.committed())
             wait_for("events wait", lambda: daemon.metric("vedette_infer_events_unacked") > 0, 60)
-            kept = watch.kept(CAMERAS, FPS)
+            kept, load = kept_under_load(daemon, watch, CAMERAS, cost.fps(len(CAMERAS)))
             assert {row["name"]: row["pid"] for row in daemon.processes()} == pids
             assert len(daemon.committed()) == committed
             code = daemon.stop()
@@ -110,14 +100,11 @@ def test_a_disk_that_turns_read_only_stops_no_camera(tmp_path: Path, data_dir: P
             assert kept is None or kept >= ENOUGH
             assert code == 0  # nobody had to be killed; that events were left is in the log
             assert any("were not acknowledged" in line for line in daemon.messages())
-            assert daemon.stop() == 0
-            watch.close()
-        finally:
-            daemon.close()
     tell(
         "disk turns read-only (ext4 error on a loop device), then mended and restarted",
         "said aloud, cameras keep their fps, nothing unstored is published, 0 lost, 0 doubled",
         pictures_kept=kept,
+        load=load,
         alerts_again_s=again_s,
         alerts=alerts,
         lost=0,
@@ -125,23 +112,18 @@ def test_a_disk_that_turns_read_only_stops_no_camera(tmp_path: Path, data_dir: P
     )
 
 
-def test_a_full_disk_under_the_whole_daemon_stops_no_camera(tmp_path: Path, data_dir: Path) -> None:
+def test_a_full_disk_under_the_whole_daemon_stops_no_camera(tmp_path: Path, data_dir: Path, cost: Cost) -> None:
     """Every byte is taken while alerts flow: pictures are analysed on, alerts wait and are committed once there is room."""
     with tmpfs(tmp_path / "disk", 64 * 1024) as disk:
-        daemon = daemon_on(disk, tmp_path / "d", data_dir / "clips" / "vtest.avi")
-        try:
-            daemon.start()
-            daemon.wait_ready()
-            listener, watch = Listener(daemon), FrameWatch(daemon.publish)
-            daemon.wait_streaming(*CAMERAS)
-            wait_for("alerts", lambda: len(listener.alerts) >= 3, 60)
+        daemon = daemon_on(disk, tmp_path / "d", data_dir / "clips" / "vtest.avi", cost)
+        with streaming(daemon, CAMERAS) as (listener, watch):
 
             def held() -> bool:
                 fill(disk)
                 return any("does not take" in line for line in daemon.messages())
 
             wait_for("nothing is left to give", held, 90)
-            kept = watch.kept(CAMERAS, FPS)
+            kept, load = kept_under_load(daemon, watch, CAMERAS, cost.fps(len(CAMERAS)))
             seen = len(listener.alerts)
             (disk / "filler").unlink()
             free_s = time.monotonic()
@@ -149,9 +131,5 @@ def test_a_full_disk_under_the_whole_daemon_stops_no_camera(tmp_path: Path, data
             again_s = round(time.monotonic() - free_s, 1)
             alerts = listener.agrees_with(daemon)
             assert kept is None or kept >= ENOUGH
-            assert daemon.stop() == 0
-            watch.close()
-        finally:
-            daemon.close()
     promise = "cameras keep their fps, held alerts committed once there is room, 0 lost, 0 doubled"
-    tell("disk full", promise, pictures_kept=kept, alerts_again_s=again_s, alerts=alerts, lost=0, doubled=0)
+    tell("disk full", promise, pictures_kept=kept, load=load, alerts_again_s=again_s, alerts=alerts, lost=0, doubled=0)

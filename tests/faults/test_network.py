@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.cameras import live_camera, server_options
 from tests.faults.daemon import Daemon, Listener, wait_for
 from tests.faults.frames import FrameWatch
 from tests.faults.leaks import as_before, holdings
+from tests.faults.load import Cost, kept_under_load
 from tests.faults.netns import Cable, cable
 from tests.faults.report import tell
-from tests.faults.world import FPS, live_camera, server_options
 from tests.streamer.rtsp import RtspServer, require_rtsp
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -26,13 +27,13 @@ LOSS = 5
 class Site:
     """A daemon at one end of the cable, its two cameras (tcp and udp) at the other; a third is a file, untouched."""
 
-    def __init__(self, folder: Path, clip: Path, laid: Cable) -> None:
+    def __init__(self, folder: Path, clip: Path, laid: Cable, fps: float) -> None:
         options = (*server_options(clip, 2), "--host", laid.CAMERA)
         self.server = RtspServer(*options, port=8554, prefix=laid.camera.prefix)
         cameras = {
-            "wired": live_camera(clip, f"rtsp://{laid.CAMERA}:8554/cam0", offline_after=3),
-            "radio": live_camera(clip, f"rtsp://{laid.CAMERA}:8554/cam1", transport="udp", offline_after=3),
-            "file": live_camera(clip, str(clip), loop=True),
+            "wired": live_camera(clip, f"rtsp://{laid.CAMERA}:8554/cam0", fps=fps, offline_after=3),
+            "radio": live_camera(clip, f"rtsp://{laid.CAMERA}:8554/cam1", fps=fps, transport="udp", offline_after=3),
+            "file": live_camera(clip, str(clip), fps=fps, loop=True),
         }
         self.daemon = Daemon(folder, cameras, namespace=laid.edge)
         # sockets in the file system cross network namespaces
@@ -40,7 +41,7 @@ class Site:
         self.daemon.publish = alerts["publish"] = f"ipc://{folder}/p"
         self.daemon.replay = alerts["replay"] = f"ipc://{folder}/r"
         self.daemon.write()
-        self.laid = laid
+        self.laid, self.fps = laid, fps
 
     def start(self) -> None:
         """Everything streams when it returns."""
@@ -59,10 +60,11 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, data_dir: Path) -> Iterator[Site]:
+def site(tmp_path: Path, data_dir: Path, cost: Cost) -> Iterator[Site]:
     """A site that streams."""
     require_rtsp()
-    with cable() as laid, contextlib.closing(Site(tmp_path, data_dir / "clips" / "vtest.avi", laid)) as running:
+    clip = data_dir / "clips" / "vtest.avi"
+    with cable() as laid, contextlib.closing(Site(tmp_path, clip, laid, cost.fps(3))) as running:
         running.start()
         yield running
 
@@ -72,7 +74,7 @@ def test_lost_packets_cost_pictures_at_most(site: Site) -> None:
     before = holdings(site.daemon)
     site.laid.lose(LOSS)
     counts = {name: site.watch.count(name) for name in ("wired", "radio")}
-    kept = site.watch.kept(["file"], FPS)
+    kept, load = kept_under_load(site.daemon, site.watch, ["file"], site.fps)
     got = {name: site.watch.count(name) - counts[name] for name in counts}
     dropped = site.laid.lost()
     site.laid.lose(0)
@@ -88,6 +90,7 @@ def test_lost_packets_cost_pictures_at_most(site: Site) -> None:
         packets_lost=dropped,
         pictures=got,
         others_kept=kept,
+        load=load,
         alerts=alerts,
         lost=0,
         doubled=0,
@@ -106,7 +109,7 @@ def test_a_pulled_cable_is_told_and_forgotten(site: Site) -> None:
         return cameras <= {a["camera"] for a in site.listener.alerts if a["kind"] == "camera_offline"}
 
     wait_for("both offline", offline, 60)
-    kept = site.watch.kept(["file"], FPS)
+    kept, load = kept_under_load(site.daemon, site.watch, ["file"], site.fps)
     site.laid.plug("up")
     up_s = time.monotonic()
     wait_for("both back", lambda: all(site.watch.since(c, up_s) is not None for c in cameras), 90)
@@ -120,6 +123,7 @@ def test_a_pulled_cable_is_told_and_forgotten(site: Site) -> None:
         "camera's cable pulled (veth down)",
         "told offline, others keep their rate, back by itself",
         others_kept=kept,
+        load=load,
         recovery_s=back_s,
         alerts=alerts,
         lost=0,

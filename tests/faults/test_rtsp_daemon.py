@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.cameras import live_camera, server_options
 from tests.faults.daemon import Daemon, Listener, wait_for
 from tests.faults.frames import FrameWatch
 from tests.faults.report import percentile, tell
-from tests.faults.world import live_camera, server_options
 from tests.streamer.rtsp import RtspServer, rtsp_server
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(400)]

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests import supervised
+from tests.faults.cameras import busy_camera
 from tests.faults.daemon import Daemon, Listener, wait_for
 from tests.faults.disks import fill, tmpfs
 from tests.faults.leaks import as_before, holdings
 from tests.faults.report import tell
-from tests.faults.world import busy_camera
 
 TWO = "{a: {source: /steady}, b: {source: /steady}}"
 UP = {"hub": "serving", "infer": "idle", "a": "streaming", "b": "streaming"}

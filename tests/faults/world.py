@@ -7,68 +7,38 @@ throughout. One world serves the tests of a module, one after the other: faults 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from tests.faults.cameras import live_camera, server_options
 from tests.faults.daemon import Daemon, Listener, wait_for
 from tests.faults.frames import ENOUGH, MOST_WINDOWS, FrameWatch
 from tests.faults.leaks import Holdings, as_before, holdings, run_dir_of
+from tests.faults.load import kept_under_load
 from tests.faults.proxy import Proxy
 from tests.streamer.rtsp import RtspServer, require_rtsp
 
-KEYFRAME_S = 1.0
-#: Pictures a second of each camera, and whose they are.
-FPS = 3.0
+#: Whose cameras they are.
 VICTIM, OTHERS = "victim", ("east", "north", "west")
 LOGIN = "viewer:open-sesame-7"
-
-
-def busy_camera(clip: Path) -> dict[str, Any]:
-    """A clip as an endless live camera whose rules fire all the time."""
-    columns = [i / 6 for i in range(7)]
-    zones = {f"z{i}": [[a, 0.0], [b, 0.0], [b, 1.0], [a, 1.0]] for i, (a, b) in enumerate(itertools.pairwise(columns))}
-    return {
-        "source": str(clip),
-        "loop": True,
-        "fps": 7,
-        "zones": zones,
-        "lines": {"middle": [[0.5, 0.0], [0.5, 1.0]]},
-        "rules": [
-            *({"kind": "zone", "zone": zone} for zone in zones),
-            {"kind": "line", "line": "middle", "direction": "both"},
-        ],
-    }
-
-
-def live_camera(clip: Path, url: str, **more: Any) -> dict[str, Any]:
-    """The same rules on an RTSP camera."""
-    camera = busy_camera(clip) | {"source": url, "fps": FPS}
-    del camera["loop"]
-    return camera | more
-
-
-def server_options(clip: Path, cameras: int, *more: str) -> tuple[str, ...]:
-    """Options of tools/rtsp_server.py for a clip at 10 pictures a second."""
-    length = ("--fps", "10", "--seconds", "20", "--keyframe", str(KEYFRAME_S))
-    return "--cameras", str(cameras), "--file", str(clip), *length, *more
 
 
 class World:
     """What the tests of a module share; see the module."""
 
-    def __init__(self, folder: Path, clip: Path) -> None:
-        self.clip = clip
+    def __init__(self, folder: Path, clip: Path, fps: float) -> None:
+        """fps: of each camera."""
+        self.clip, self.fps = clip, fps
+        self.load: float | None = None
         self._steady = RtspServer(*server_options(clip, len(OTHERS)))
         self.server = RtspServer(*server_options(clip, 1))
         self.proxy = Proxy(self.server.port)
         victim = f"rtsp://{LOGIN}@127.0.0.1:{self.proxy.port}/cam0"
-        cameras = {name: live_camera(clip, self._steady.url(i)) for i, name in enumerate(OTHERS)}
-        cameras[VICTIM] = live_camera(clip, victim, frozen_after=2, offline_after=3)
+        cameras = {name: live_camera(clip, self._steady.url(i), fps=fps) for i, name in enumerate(OTHERS)}
+        cameras[VICTIM] = live_camera(clip, victim, fps=fps, frozen_after=2, offline_after=3)
         self.daemon = Daemon(folder, cameras)
         self.listener: Listener
         self.watch: FrameWatch
@@ -102,7 +72,7 @@ class World:
     def others_keep(self, windows: int = MOST_WINDOWS) -> float | None:
         """The share of their rate that the other cameras keep while the fault lasts; less than 95 % fails. None when
         strangers kept the machine so busy that nothing can be said."""
-        share = self.watch.kept(OTHERS, FPS, windows)
+        share, self.load = kept_under_load(self.daemon, self.watch, OTHERS, self.fps, windows)
         assert share is None or share >= ENOUGH, f"the others kept {share:.0%} of their rate"
         return share
 
@@ -116,7 +86,10 @@ class World:
         self.daemon.wait_streaming(VICTIM, *OTHERS, timeout_s=90)
         alerts = self.listener.agrees_with(self.daemon)
         after = as_before(self.daemon, before)
-        return {"alerts": alerts, "lost": 0, "doubled": 0, "descriptors": [before.descriptors, after.descriptors]}
+        measured: dict[str, object] = {"alerts": alerts, "lost": 0, "doubled": 0}
+        if self.load is not None:
+            measured["load"], self.load = self.load, None
+        return measured | {"descriptors": [before.descriptors, after.descriptors]}
 
     def stop(self) -> None:
         """Stop: exit 0, and nothing is left of it."""
@@ -139,10 +112,10 @@ class World:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, clip: Path) -> Iterator[World]:
+def opened(folder: Path, clip: Path, fps: float) -> Iterator[World]:
     """A world that streams; at its end the daemon must stop cleanly."""
     require_rtsp()
-    world = World(folder, clip)
+    world = World(folder, clip, fps)
     try:
         world.start()
         yield world

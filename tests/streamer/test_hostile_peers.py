@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,24 +15,15 @@ import psutil
 import pytest
 import zmq
 
+from tests.streamer.hubs import JPEG, hub_with, until
+from tests.streamer.rtsp import free_port
 from vedette.streamer import subscribe
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.errors import WireError
-from vedette.streamer.eventlink import EventLink
 from vedette.streamer.hub.memorywatch import MemoryWatch
 from vedette.streamer.outbox.database import DATABASE
 from vedette.streamer.outbox.reader import OutboxReader
 from vedette.streamer.wire import encode
-
-JPEG = b"\xff\xd8\xff\xe0 picture \xff\xd9"
-
-
-def free_port() -> int:
-    """A port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +31,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """A hub on tcp, as it is by default, with two alerts and their pictures."""
     alerts = {"publish": f"tcp://127.0.0.1:{free_port()}", "replay": f"tcp://127.0.0.1:{free_port()}"}
     store = tmp_path_factory.mktemp("peers") / "store"
-    with HubProcess(store, alerts=alerts, http=f"127.0.0.1:{free_port()}") as running:
-        with EventLink(running.events, "infer", "boot-1") as link:
-            for number in (1, 2):
-                link.send(numbered_event(number), JPEG)
-            assert link.drain(10)
+    with hub_with(store, [(numbered_event(number), JPEG) for number in (1, 2)], alerts=alerts) as running:
         yield running
 
 
@@ -89,14 +76,6 @@ def _takes(peer: socket.socket, data: bytes) -> bool:
     except ConnectionError:
         return False
     return True
-
-
-def until(condition: Callable[[], object], within_s: float = 20.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

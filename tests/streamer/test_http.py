@@ -7,18 +7,19 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.streamer.hubs import JPEG, hub_with, until
+from tests.streamer.rtsp import free_port
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.eventlink import EventLink
 from vedette.streamer.telemetry import TelemetryLink
 
-JPEG = b"\xff\xd8\xff\xe0 picture \xff\xd9"
 PROCESSES = {
     "processes": [
         {
@@ -47,31 +48,14 @@ PROCESSES = {
 }
 
 
-def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """A hub with HTTP and three alerts, the second with a picture."""
-    port = free_port()
-    with HubProcess(tmp_path_factory.mktemp("http") / "store", http=f"127.0.0.1:{port}") as running:
-        with EventLink(running.events, "infer", "boot-1") as link:
-            for number in range(3):
-                link.send(numbered_event(number, camera="dock" if number else "gate"), JPEG if number == 1 else b"")
-            assert link.drain(10)
+    events = [
+        (numbered_event(number, camera="dock" if number else "gate"), JPEG if number == 1 else b"")
+        for number in range(3)
+    ]
+    with hub_with(tmp_path_factory.mktemp("http") / "store", events) as running:
         yield running
 
 

@@ -7,25 +7,23 @@ import json
 import re
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.streamer.hubs import JPEG, hub_with, until
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.cli import main
 from vedette.streamer.config import load_config
 from vedette.streamer.errors import ConfigError
-from vedette.streamer.eventlink import EventLink
 from vedette.streamer.hub.http import app, tokens
 from vedette.streamer.hub.http.server import bind_tcp
 from vedette.streamer.supervisor.environment import warnings
 from vedette.streamer.telemetry import TelemetryLink
 
-JPEG = b"\xff\xd8\xff\xe0 picture \xff\xd9"
 CAMERAS = ("north", "south", "vault")
 #: role -> its token and the cameras it sees
 ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -36,22 +34,6 @@ ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 #: One client for all: making one costs more than asking.
 WEB = httpx.Client(timeout=5, trust_env=False, verify=False)
 ROUTE = re.compile(r'"(/[a-z0-9/{}:_]+)":|Route\("(/[a-z]+)"')
-
-
-def until(condition: Callable[[], object], within_s: float = 15.0) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def rows() -> list[dict[str, Any]]:
@@ -68,17 +50,12 @@ def rows() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """A hub that asks for tokens; two alerts with pictures a camera (seq 1 to 6), its processes and cameras known."""
-    made = HubProcess(tmp_path_factory.mktemp("tokens") / "store", http=f"127.0.0.1:{free_port()}")
-    made.config["http"]["tokens"] = rows()
+    events = [(numbered_event(number, camera=CAMERAS[number % 3]), JPEG) for number in range(6)]
     table = [
         {"role": "hub", "name": "hub", "camera": None, "state": "serving", "last_error": "vault is a secret"},
         *({"role": "capture", "name": c, "camera": c, "state": "streaming", "last_error": None} for c in CAMERAS),
     ]
-    with made as running:
-        with EventLink(running.events, "infer", "boot-1") as link:
-            for number in range(6):
-                link.send(numbered_event(number, camera=CAMERAS[number % 3]), JPEG)
-            assert link.drain(10)
+    with hub_with(tmp_path_factory.mktemp("tokens") / "store", events, tokens=rows()) as running:
         with TelemetryLink(running.telemetry) as told:
             until(lambda: told.send("process", {"processes": table}))
             until(lambda: len(ask(running, "/api/v1/processes", "everything").json()["processes"]) == 4)
@@ -258,7 +235,7 @@ def test_keys_token_prints_a_row_that_works(tmp_path: Path, capsys: pytest.Captu
 @pytest.fixture(scope="module")
 def open_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """A hub without tokens, as it is by default."""
-    with HubProcess(tmp_path_factory.mktemp("open") / "store", http=f"127.0.0.1:{free_port()}") as running:
+    with hub_with(tmp_path_factory.mktemp("open") / "store") as running:
         yield running
 
 

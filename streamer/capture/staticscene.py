@@ -33,8 +33,10 @@ HOLE, HOLE_S = 0.4, 6.0
 PARTS_CHANGED, PART_SHARE, UPSET_S = 10, 0.35, 3.0
 #: An exposure that follows what walks by moves the whole picture by up to so many grey levels, and is taken out.
 MOST_SHIFT = 24.0
+#: A blob is told while the picture shows this share of it: what is hidden, or has gone and left no background, is not.
+SHOWN = 0.4
 #: Least area of a blob, pixels of the small picture; at most so many blobs are told.
-LEAST_AREA, MOST_BLOBS = 8, 8
+LEAST_AREA, MOST_BLOBS = 8, 16
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -73,9 +75,9 @@ class StaticScene:
         cv2.accumulateWeighted(raw, self._background, step_s / (FOLLOW_S + step_s), mask=(~differs).view(np.uint8))
         if not differs.any() and not self._still_s.any():
             return []
-        self._run_clocks(small, differs, step_s)
+        seen = self._run_clocks(small, differs, step_s)
         still = self._still_s >= STILL_S
-        return self._blobs(still) if still.any() else []
+        return self._blobs(small, still, seen) if still.any() else []
 
     def _exposed(self, small: U8, background: U8) -> U8:
         """The picture at the background's exposure; measured where they are alike."""
@@ -99,13 +101,13 @@ class StaticScene:
             self._still_s[:] = 0.0
         return True
 
-    def _run_clocks(self, small: U8, differs: Mask, step_s: float) -> None:
-        """On while the candidate is seen, halved while the background is, stopped while something hides both."""
+    def _run_clocks(self, small: U8, differs: Mask, step_s: float) -> Mask:
+        """Where the candidate is seen. Clocks: on while it is, soon over while the background is, stopped while something hides both."""
         assert self._background is not None
-        same = differs & (cv2.absdiff(small, self._candidate) <= SAME)
+        same: Mask = differs & (cv2.absdiff(small, self._candidate) <= SAME)
         other = differs & ~same
         cv2.add(self._still_s, step_s, dst=self._still_s, mask=same.view(np.uint8))
-        np.multiply(self._still_s, np.float32(0.5), out=self._still_s, where=~differs)
+        np.multiply(self._still_s, np.float32(0.25), out=self._still_s, where=~differs)
         self._still_s[self._still_s < 0.05] = 0.0
         cv2.add(self._hidden_s, step_s, dst=self._hidden_s, mask=other.view(np.uint8))
         self._hidden_s *= ~same
@@ -117,8 +119,9 @@ class StaticScene:
             usual = self._still_s > ABSORB_S
             np.copyto(self._background, self._candidate, where=usual)
             self._still_s *= ~usual
+        return same
 
-    def _blobs(self, still: Mask) -> list[tuple[Box, float, float]]:
+    def _blobs(self, small: U8, still: Mask, seen: Mask) -> list[tuple[Box, float, float]]:
         assert self._background is not None
         joined = cv2.morphologyEx(still.view(np.uint8), cv2.MORPH_CLOSE, _SQUARE)
         count, labels, table, _ = cv2.connectedComponentsWithStats(joined, connectivity=8, ltype=cv2.CV_16U)
@@ -127,10 +130,9 @@ class StaticScene:
         if not large:
             return []
         since_s = _mean_by(labels, still, self._still_s, count)
+        shown = _mean_by(labels, still, seen, count)
         background = cv2.convertScaleAbs(self._background)
-        scene = background.copy()
-        cv2.copyTo(self._candidate, joined, scene)
-        added = _outline_added(labels, joined, scene, background, count)
+        added = _outline_added(labels, joined, small, background, count)
         height, width = still.shape
         for (
             i
@@ -141,17 +143,19 @@ class StaticScene:
                 self._still_s *= ~hole
         found = []
         for i in large:
+            if shown[i] < SHOWN:
+                continue
             x, y, w, h = (int(v) for v in table[i, :4])
             box = (round(x / width, 4), round(y / height, 4), round((x + w) / width, 4), round((y + h) / height, 4))
             found.append((box, round(float(since_s[i]), 2), round(float(added[i]), 3)))
         return found
 
 
-def _outline_added(labels: NDArray[Any], blobs: U8, scene: U8, background: U8, count: int) -> NDArray[np.float64]:
-    """f64 [count]: of each label. What the scene shows on both sides of the outline anyway cancels out."""
+def _outline_added(labels: NDArray[Any], blobs: U8, small: U8, background: U8, count: int) -> NDArray[np.float64]:
+    """f64 [count]: of each label. What the picture shows on both sides of the outline anyway cancels out."""
     outline = cv2.morphologyEx(blobs, cv2.MORPH_GRADIENT, _SQUARE).view(np.bool_)
     around = cv2.dilate(labels, _SQUARE)
-    now = cv2.morphologyEx(scene, cv2.MORPH_GRADIENT, _SQUARE)
+    now = cv2.morphologyEx(small, cv2.MORPH_GRADIENT, _SQUARE)
     before = cv2.morphologyEx(background, cv2.MORPH_GRADIENT, _SQUARE)
     come = _mean_by(around, outline, cv2.subtract(now, before), count)
     gone = _mean_by(around, outline, cv2.subtract(before, now), count)

@@ -19,7 +19,7 @@ from pydantic import Field
 from vedette.streamer.geometry import Point
 from vedette.streamer.rules.base import Check, ClassName, RuleConfig, explained
 from vedette.streamer.rules.cooldown import Cooldown
-from vedette.streamer.rules.settled import Settled, Thing
+from vedette.streamer.rules.settled import Settled, Thing, leaving
 from vedette.streamer.rules.view import Places, Signal, View, rounded
 from vedette.streamer.types import Phase
 
@@ -88,9 +88,8 @@ class AbandonedRule:
         self._settled.step(view)
         for thing in self._settled.things:
             if thing.owner is not None and thing.number not in self._cases:
-                height = thing.owner_height
-                near_s = self._settled.last_near_s(thing, view.aspect)
-                self._cases[thing.number] = _Case(thing, thing.owner, height, near_s)
+                near_s, beside = self._settled.last_near(thing, view.aspect)
+                self._cases[thing.number] = _Case(thing, thing.owner, thing.owner_height, near_s, beside=beside)
         for number, case in list(self._cases.items()):
             gone = view.time_s - case.thing.seen_s >= GONE_S
             if gone or case.thing.number not in self._settled:
@@ -126,7 +125,8 @@ class AbandonedRule:
             case.owner = min(near)[1] if near else case.owner
         case.away = away.get(case.owner)
         if case.away is not None:
-            case.beside = case.away <= self._config.distance
+            row = int(np.flatnonzero(tracks.id == case.owner)[0])
+            case.beside = case.away <= self._config.distance and not leaving(view, row)
         if case.away is not None and case.away <= self._config.distance:
             case.near_s, case.alone_s = view.time_s, None
         elif case.alone_s is None:

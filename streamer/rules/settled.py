@@ -21,16 +21,22 @@ LOOK_BACK_S = 6.0
 #: Who puts something down stands no farther from it, own heights, and it is no lower than this share of them.
 ARM, LEAST = 0.6, 0.12
 #: A blob whose outline has come by less than this share is a hole, not a thing.
-ADDED = 0.55
+ADDED = 0.5
 #: A blob is a thing when its box has been the same (intersection over union) for so long, seconds; a flatter one is a shadow or a tape.
-FIRM, FIRM_S, FLATTEST = 0.5, 2.0, 3.0
+FIRM, FIRM_S, FLATTEST = 0.5, 2.0, 2.0
 #: Who has never gone farther from where they were first seen, own heights, for so long is planted there: perhaps no person
 #: at all but the thing, so that what is `FIRM` within their box for longer counts, seconds.
-WALKED, PLANTED_S, FIRM_WITHIN_S = 0.5, 3.0, 6.0
+WALKED, PLANTED_S, FIRM_WITHIN_S = 0.5, 2.0, 4.0
 #: Overlap (of the smaller box) that makes a blob part of somebody, or two candidates one thing.
 PART, SAME = 0.3, 0.4
 #: Positions of people are remembered this often, seconds.
 TRAIL_EVERY_S = 0.5
+
+
+#: Somebody whose box is about to reach the picture's border, in this time, is leaving through it; picture sizes and seconds.
+BORDER, LEAVES_S = 0.02, 0.5
+
+Row = tuple[int, float, float, float, float, bool]
 
 
 @dataclass(slots=True)
@@ -98,10 +104,10 @@ class _Walk:
 
 @dataclass(slots=True)
 class _Sight:
-    """Where people were. rows: (track, left, right, foot, height)."""
+    """Where people were. rows: (track, left, right, foot, height, whether about to leave the picture)."""
 
     time_s: float
-    rows: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
 class Settled:
@@ -186,19 +192,23 @@ class Settled:
         for blob in self._blobs:
             part = any(overlap(blob.box, box) >= PART for box in movers)
             known = self._at(blob.box)
+            if known is not None and known.owner is None and not part and union(known.box, blob.box) < FIRM:
+                self.forget(known.number)  # somebody stood before it, or with it, and has gone: look again
+                known = None
             if known is not None:
                 known.seen_s = view.time_s
                 if known.seen_as == "unknown" and not part:
                     known.box, known.score = blob.box, blob.added
                 continue
-            if not fresh or part or blob.added < ADDED:
+            if not fresh or blob.added < ADDED:
                 continue
             firming = self._firm(blob.box, view.time_s)
             held_s = view.time_s - firming.firm_s
+            if part:
+                continue
             within = any(overlap(blob.box, box) >= PART for box in planted)
             if held_s >= (FIRM_WITHIN_S if within else FIRM_S) - 1e-6 and not _flat(blob.box, view.aspect):
-                since_s = min(firming.first_s, view.time_s - blob.since_s)
-                self._add(view, blob.box, since_s, "unknown", blob.added)
+                self._add(view, blob.box, view.time_s - blob.since_s, "unknown", blob.added, firming.first_s)
         self._firming = [blob for blob in self._firming if view.time_s - blob.seen_s <= 10.0]
 
     def _firm(self, box: Box, time_s: float) -> _Blob:
@@ -212,21 +222,24 @@ class Settled:
         self._firming.append(_Blob(box, time_s, time_s, time_s))
         return self._firming[-1]
 
-    def _add(self, view: View, box: Box, since_s: float, seen_as: str, score: float) -> Thing:
+    def _add(
+        self, view: View, box: Box, since_s: float, seen_as: str, score: float, first_s: float | None = None
+    ) -> Thing:
+        """first_s: when something of it was seen first, before ``since_s`` when somebody hid it in between."""
         self._number += 1
         thing = Thing(self._number, box, since_s, view.time_s, seen_as, None, score)
         self._things[thing.number] = thing
         foot = np.array([[(box[0] + box[2]) / 2, box[3]]], np.float32)
         inside = self._polygon is None or bool(points_in_polygon(foot, self._polygon)[0])
         if inside and since_s - view.start_s >= START_S:
-            self._find_owner(thing, view.aspect)
+            self._find_owner(thing, view.aspect, since_s if first_s is None else min(first_s, since_s))
         return thing
 
-    def _find_owner(self, thing: Thing, aspect: float) -> None:
+    def _find_owner(self, thing: Thing, aspect: float, first_s: float) -> None:
         """The person who was nearest when it appeared, by own heights."""
         best = min(self._reach, ARM)
         for sight in self._trail:
-            if not thing.since_s - LOOK_BACK_S <= sight.time_s <= thing.since_s + 1.0:
+            if not first_s - LOOK_BACK_S <= sight.time_s <= thing.since_s + 1.0:
                 continue
             for row in sight.rows:
                 away = _heights_away(thing, row, aspect)
@@ -234,12 +247,18 @@ class Settled:
                 if away <= best and fits and not self.planted(row[0], sight.time_s):
                     best, thing.owner, thing.owner_height = away, row[0], row[4]
 
-    def last_near_s(self, thing: Thing, aspect: float) -> float:
-        """When its owner was last seen beside it: often it is noticed only once the owner has stepped aside."""
+    def last_near(self, thing: Thing, aspect: float) -> tuple[float, bool]:
+        """When its owner was last seen beside it (it is often noticed only once the owner has stepped aside), and whether the
+        owner was still there when last seen at all."""
+        beside = None
         for sight in reversed(self._trail):
-            if any(row[0] == thing.owner and _heights_away(thing, row, aspect) <= self._reach for row in sight.rows):
-                return max(thing.since_s, sight.time_s)
-        return thing.since_s
+            for row in sight.rows:
+                if row[0] == thing.owner:
+                    near = _heights_away(thing, row, aspect) <= self._reach
+                    beside = near and not row[5] if beside is None else beside
+                    if near:
+                        return max(thing.since_s, sight.time_s), beside
+        return thing.since_s, beside is not False
 
     def _remember_people(self, view: View) -> None:
         if self._trail and view.time_s - self._trail[-1].time_s < TRAIL_EVERY_S:
@@ -249,7 +268,7 @@ class Settled:
             if view.labels[int(view.tracks.label[i])] == "person":
                 x1, y1, x2, y2 = (float(v) for v in view.tracks.xyxy[i])
                 number, height = int(view.tracks.id[i]), max(1e-3, y2 - y1)
-                sight.rows.append((number, x1, x2, y2, height))
+                sight.rows.append((number, x1, x2, y2, height, leaving(view, i)))
                 foot = (x1 + x2) / 2 * view.aspect, y2
                 born_s = view.time_s - float(view.tracks.age_s[i])
                 walk = self._walks.setdefault(number, _Walk(foot, born_s, view.time_s))
@@ -276,9 +295,17 @@ class Settled:
         return None
 
 
-def _heights_away(thing: Thing, row: tuple[int, float, float, float, float], aspect: float) -> float:
+def leaving(view: View, i: int) -> bool:
+    """Whether row ``i`` is about to leave the picture."""
+    (x1, y1, x2, y2), (vx, vy) = view.tracks.xyxy[i].tolist(), view.tracks.velocity_per_s[i].tolist()
+    aside = x1 + min(vx, 0) * LEAVES_S <= BORDER or x2 + max(vx, 0) * LEAVES_S >= 1 - BORDER
+    up, down = y2 + min(vy, 0) * LEAVES_S <= BORDER, y1 + max(vy, 0) * LEAVES_S >= 1 - BORDER
+    return bool(aside or up or down)
+
+
+def _heights_away(thing: Thing, row: Row, aspect: float) -> float:
     """From the thing's foot to somebody's foot line, in heights of that person."""
-    _, left, right, foot, height = row
+    _, left, right, foot, height, _ = row
     gap = max(0.0, max(left, thing.box[0]) - min(right, thing.box[2])) * aspect
     return float(np.hypot(gap, foot - thing.box[3])) / height
 

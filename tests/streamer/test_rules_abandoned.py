@@ -17,6 +17,7 @@ from vedette.streamer.types import Tracks
 
 LABELS = ("person", "bag", "car")
 AWAY, BESIDE, SPOT = (0.9, 0.8), (0.52, 0.6), (0.5, 0.6)
+DOOR = (0.1, 0.9)
 ZONE = [(0.4, 0.4), (0.6, 0.4), (0.6, 0.8), (0.4, 0.8)]
 
 
@@ -32,6 +33,13 @@ class Hall:
         self.rule = config.rule(Places({"spot": ZONE}))
         self.seen_as, self.now, self.start_s = seen_as, start_s, start_s
         self.since_s: float | None = None
+        self.arrived: dict[int, float] = {}
+
+    def places(self, people: Mapping[int, tuple[float, float]], age_s: float) -> Mapping[int, tuple[float, float]]:
+        """Where people are: who is new comes in by the door, unless only the track is new."""
+        if age_s < 1:
+            return people
+        return {n: at if self.now - self.arrived.setdefault(n, self.now) >= 1 else DOOR for n, at in people.items()}
 
     def show(
         self,
@@ -48,7 +56,7 @@ class Hall:
         for _ in range(round(seconds * fps)):
             self.now += 1 / fps
             self.since_s = (self.now if self.since_s is None else self.since_s) if thing else None
-            tracks, blobs = tracks_at(people, age_s=age_s), ()
+            tracks, blobs = tracks_at(self.places(people, age_s), age_s=age_s), ()
             if thing and self.seen_as == "bag":
                 tracks = _with_bag(tracks, box_at(SPOT, height))
             elif thing and self.since_s is not None and self.now - self.since_s >= 2.0:
@@ -212,3 +220,36 @@ def test_light_that_changes_everywhere_is_no_thing() -> None:
         scene.step(picture(), 0.5)
     for _ in range(60):
         assert scene.step(picture(level=180), 0.5) == []
+
+
+def test_somebody_who_never_moved_is_no_owner_and_hides_nothing() -> None:
+    """A thing that the detector takes for a person stands where it was first seen; it is told all the same."""
+    hall = Hall()
+    hall.show({1: BESIDE}, 8)
+    hall.show({1: BESIDE}, 4, thing=True)
+    hall.show({1: BESIDE, 9: SPOT}, 1, thing=True, age_s=0.5)
+    hall.show({1: AWAY, 9: SPOT}, 1, thing=True, age_s=0.5)
+    assert phases(hall.show({1: AWAY, 9: SPOT}, 12, thing=True, age_s=0.9)) == ["start"]
+
+
+def test_an_exposure_that_follows_a_dark_coat_is_no_thing() -> None:
+    """The whole picture brighter by 15 levels for a while: nothing; a thing that is put down meanwhile is told."""
+    scene = StaticScene()
+    for _ in range(10):
+        scene.step(picture(), 0.5)
+    for _ in range(10):
+        assert scene.step(picture(level=135), 0.5) == []
+    for _ in range(10):
+        blobs = scene.step(picture((60, 40, 10, 8, 30), level=135), 0.5)
+    assert len(blobs) == 1
+
+
+def test_the_hole_of_somebody_who_stood_there_at_first_is_no_thing() -> None:
+    """What was learned as background and has gone shows no outline in the picture, even where only a part of it is told."""
+    scene = StaticScene()
+    for _ in range(10):
+        scene.step(picture((60, 20, 12, 40, 30)), 0.5)
+    for _ in range(40):
+        blobs = scene.step(picture(), 0.5)
+        assert all(added < 0.4 for _, _, added in blobs)
+    assert blobs == []

@@ -40,7 +40,7 @@ class Timeline:
         self.written = np.zeros((cameras, config.streams), np.int64)
         self.last_s = np.full(cameras, np.nan)
         self._speeds = rotary_frequencies(config.rotary_dim, config.min_period_s, config.max_period_s)
-        self._half_lives = np.asarray(config.half_lives_s, np.float64)
+        self._fade = -np.asarray(config.half_lives_s, np.float64)
 
     def forget(self, camera: int, streams: Mask | None = None) -> None:
         """A camera starts anew, or those of its streams that the mask [E] selects."""
@@ -54,9 +54,10 @@ class Timeline:
         A present stream is written; an absent one overwrites its oldest slot with an invalid key, and its slot does not advance.
         Call ``advance`` once the step has run.
         """
-        config, rows = self.config, slice(start, start + len(present))
-        cos, sin = (np.repeat(z, config.streams, 0)[:, None] for z in rotary_tables(time_s, self._speeds))
-        elapsed = np.nan_to_num(time_s - self.last_s[rows], nan=0.0)
+        config, rows, streams = self.config, slice(start, start + len(present)), self.config.streams
+        cos, sin = (
+            z[:, None] if streams == 1 else z.repeat(streams, 0)[:, None] for z in rotary_tables(time_s, self._speeds)
+        )
         feeds: dict[str, Array] = {
             "we": present.reshape(-1).astype(np.float64),
             "cos": cos,
@@ -64,7 +65,9 @@ class Timeline:
             "slot": (self.written[rows] % self.window).reshape(-1),
         }
         if config.folds:
-            feeds["dec"] = np.repeat(np.exp2(-elapsed[:, None] / self._half_lives), config.streams, 0)
+            elapsed = time_s - self.last_s[rows]
+            elapsed[np.isnan(elapsed)] = 0.0
+            feeds["dec"] = np.exp2(elapsed[:, None] / self._fade).repeat(streams, 0)
         if config.has_cross:
             if context_valid is None:
                 context_valid = np.ones((len(present), config.context), np.bool_)

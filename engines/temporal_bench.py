@@ -6,7 +6,6 @@ All cases of one size run in turn, round after round, so that a busy minute hurt
 from __future__ import annotations
 
 import importlib.util
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +16,19 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from vedette.engines.models.rift import RIFT, Clip
+from vedette.engines.models.rift import RIFT
 from vedette.engines.models.rift_export import export_rift, quantise_weights
-from vedette.engines.models.window import WindowEncoder, gru_graph, gru_hidden_for, ring_flops, window_graph
+from vedette.engines.models.window import (
+    WindowEncoder,
+    gru_graph,
+    gru_hidden_for,
+    prototype_feeds,
+    prototype_graph,
+    ring_flops,
+    window_graph,
+)
 from vedette.engines.runtimes.ringstate import RingSession
-from vedette.engines.temporal import TemporalEngine, TemporalFrame, Timeline
+from vedette.engines.temporal import Timeline
 from vedette.engines.temporal_spec import RiftConfig
 
 #: The plain ring of the comparison: one stream a camera, no folds, no scene, as many key heads as query heads.
@@ -29,7 +36,10 @@ RING = RiftConfig(
     d_model=256, heads=8, kv_heads=8, layers=2, ffn=1024, half_lives_s=(), latents=0, tracks=1, context=0, token_dim=0
 )
 ROUND_S = 0.1
-OURS = "ring step, ONNX Runtime in place, fp32"
+OURS = {
+    "fp32": "ring step, ONNX Runtime in place, fp32",
+    "int8": "ring step, ONNX Runtime in place, int8 weights",
+}
 
 
 @dataclass
@@ -128,6 +138,20 @@ def window_cases(config: RiftConfig, batch: int, threads: int) -> list[Case]:
     ]
 
 
+def prototype_case(config: RiftConfig, batch: int, threads: int) -> Case:
+    """The research note's plain ring step; only the slot moves, everything else was bound once."""
+    feeds = prototype_feeds(config.d_model, config.heads, config.layers, config.window, batch)
+    graph = prototype_graph(config.d_model, config.heads, config.layers, config.window, config.ffn)
+    case = ort_case("prototype: the note's plain ring step, ONNX Runtime in place, fp32", graph, feeds, threads)
+    slot, run, count = feeds["slot"], case.call, iter(range(1 << 62))
+
+    def call() -> None:
+        slot[:] = next(count) % config.window
+        run()
+
+    return Case(case.name, call)
+
+
 def gru_case(config: RiftConfig, batch: int, threads: int) -> Case:
     """Two GRUs whose step costs as many FLOPs as ours."""
     hidden = gru_hidden_for(ring_flops(config.d_model, config.layers, config.window, config.ffn), config.d_model, 2)
@@ -159,7 +183,11 @@ def continual_cases(config: RiftConfig, batch: int) -> list[Case]:
 def compare(
     windows: Sequence[int], batches: Sequence[int], threads: Sequence[int], rounds: int
 ) -> list[dict[str, Any]]:
-    """One block of rows a (threads, T, B), with how many times longer each case takes than our fp32 step."""
+    """One block of rows a (threads, T, B).
+
+    times_ours: how many times longer a case takes than our fp32 step; times_equal_precision: than our step at the case's own
+    precision. Wall clock, and processor time, which a busy machine disturbs less.
+    """
     rows = []
     for n in threads:
         torch.set_num_threads(n)
@@ -167,18 +195,24 @@ def compare(
             config = replace(RING, window=t)
             for b in batches:
                 cases = [
-                    ring_case(OURS, config, b, n, "fp32"),
-                    ring_case("ring step, ONNX Runtime in place, int8 weights", config, b, n, "int8"),
+                    *(ring_case(name, config, b, n, precision) for precision, name in OURS.items()),
+                    prototype_case(config, b, n),
                     *window_cases(config, b, n),
                     gru_case(config, b, n),
                     *continual_cases(config, b),
                 ]
                 measured = measure(cases, rounds)
-                ours = measured[0]["wall_ms"]
-                rows += [
-                    {"threads": n, "T": t, "B": b, **r, "times_ours": round(r["wall_ms"] / ours, 2)} for r in measured
-                ]
+                rows += [{"threads": n, "T": t, "B": b, **r, **_ratios(r, measured)} for r in measured]
     return rows
+
+
+def _ratios(row: dict[str, Any], measured: list[dict[str, Any]]) -> dict[str, float]:
+    equal = measured[list(OURS).index("int8" if "int8" in row["case"] else "fp32")]
+    return {
+        "times_ours": round(row["wall_ms"] / measured[0]["wall_ms"], 2),
+        "times_equal_precision": round(row["wall_ms"] / equal["wall_ms"], 2),
+        "times_equal_precision_cpu": round(row["cpu_ms"] / equal["cpu_ms"], 2),
+    }
 
 
 def rift(cameras: Sequence[int], threads: Sequence[int], rounds: int) -> list[dict[str, Any]]:
@@ -191,43 +225,3 @@ def rift(cameras: Sequence[int], threads: Sequence[int], rounds: int) -> list[di
                 per = {f"{k}_per_camera": round(r[k] / c, 4) for k in ("cpu_ms", "cpu_ms_min", "wall_ms")}
                 rows.append({"threads": n, "cameras": c, **r, **per})
     return rows
-
-
-def stream(steps: int, window: int = 64, quarters: int = 4) -> dict[str, Any]:
-    """One stream of ``steps`` frames: time, memory and error against the offline twin at the end of each quarter."""
-    config = replace(RING, window=window, half_lives_s=(1.0, 4.0))
-    torch.manual_seed(0)
-    model = RIFT(config).eval()
-    for layer in model.layers:
-        torch.nn.init.constant_(layer.fold_gate, 0.5)
-    engine = TemporalEngine(RingSession(*export_rift(config, model.weights()), 1))
-    rng, keep = (
-        np.random.default_rng(0),
-        config.receptive_field + 800,
-    )  # 800 frames of 0.1 s: 20 half-lives of the slower fold
-    tokens = rng.normal(size=(keep, 1, config.d_model)).astype(np.float32)
-    here, rows, done = np.ones(1, np.bool_), [], 0
-    for _ in range(quarters):
-        wall, start = time.perf_counter(), done
-        while done < start + steps // quarters:
-            answer = engine.step([TemporalFrame(0, done * 0.1, tokens[done % keep], here)])[0]
-            done += 1
-        wall = time.perf_counter() - wall
-        index = np.arange(done - min(done, keep), done)
-        clip = Clip(
-            torch.from_numpy(tokens[index % keep])[None],
-            torch.ones(1, len(index), 1, dtype=torch.bool),
-            torch.from_numpy(index * 0.1)[None],
-        )
-        with torch.inference_mode():
-            error = float(np.abs(model(clip).y[0, -1].numpy() - answer.latents).max())
-        rss_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        rows.append(
-            {
-                "steps": done,
-                "us_per_step": round(wall / (done - start) * 1e6, 2),
-                "peak_rss_mb": rss_kb // 1024,
-                "error": error,
-            }
-        )
-    return {"window": window, "quarters": rows}

@@ -72,7 +72,7 @@ def verify_temporal(
         session = RingSession(graph, spec, 2, in_place=in_place)
         got = np.stack([session.run(0, 2, step)["y"].copy() for step in feeds])
         rows.append(
-            _judged(
+            judged(
                 {"backend": "onnxruntime", "state": "in place" if in_place else "copied"},
                 spec.precision,
                 errors(got, want),
@@ -93,12 +93,13 @@ def verify_stateless(model: Path, seed: int = 0) -> list[dict[str, Any]]:
         answers.append(session.run(None, random_inputs(session, seed)))
         names = [o.name for o in session.get_outputs()]
     return [
-        _judged({"backend": "onnxruntime", "output": n}, "fp32", errors(np.asarray(b), np.asarray(a)))
+        judged({"backend": "onnxruntime", "output": n}, "fp32", errors(np.asarray(b), np.asarray(a)))
         for n, a, b in zip(names, *answers, strict=True)
     ]
 
 
-def _judged(row: dict[str, Any], precision: str, found: dict[str, float]) -> dict[str, Any]:
+def judged(row: dict[str, Any], precision: str, found: dict[str, float]) -> dict[str, Any]:
+    """A row of the table with its error and whether that is within LIMITS."""
     rel, cosine = LIMITS[precision]
     return {**row, "precision": precision, **found, "ok": bool(found["rel_l2"] <= rel and found["cosine"] >= cosine)}
 

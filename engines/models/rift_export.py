@@ -196,7 +196,7 @@ class _Step:
         A query's last channel is 1; a key's is 1 where it is written and -1e4 where not.
         """
         g, c = self.g, self.c
-        queries = 0 if g.fused and self.dtype == "float16" else c.heads
+        queries = 0 if self._is_apart else c.heads
         last = np.zeros((1, queries + c.kv_heads, 1, c.d_head))
         is_key = np.arange(queries + c.kv_heads) >= queries
         last[..., -1] = 1.0
@@ -242,7 +242,7 @@ class _Step:
         live = np.tile(np.arange(c.d_head) < c.d_head - 1, c.heads + c.kv_heads)
         weight = w["qkv.weight"] * np.concatenate((live, np.ones(c.d_kv)))[:, None]
         y = g.layer_norm(x, f"{i}.norm_t", w["norm_t.weight"], w["norm_t.bias"])
-        make = self._apart if g.fused and self.dtype == "float16" else self._together
+        make = self._apart if self._is_apart else self._together
         q, k, v, plain = make(i, w, g.linear(y, f"{i}.qkv", weight))
         if c.group > 1:  # query heads that share keys become rows of one product
             q = g.reshape(q, -1, c.kv_heads, c.group, c.d_head)
@@ -250,6 +250,11 @@ class _Step:
         if c.folds:
             a = g.node("Add", [a, self._fold(i, w, q, plain, v)])
         return g.linear(g.reshape(a, -1, c.d_model), f"{i}.out", w["out.weight"], w["out.bias"])
+
+    @property
+    def _is_apart(self) -> bool:
+        """Queries and keys are made one by one: joint ones pay where keys are few, and TensorRT cannot have them (``_apart``)."""
+        return self.g.fused and (self.dtype == "float16" or self.c.group == 1)
 
     def _together(self, i: int, w: Mapping[str, Array], qkv: str) -> tuple[str, str, str, str]:
         """q [n,h,1,d_h], k and v [n,g,1,d_h], and k without validity; one node for queries and keys alike."""

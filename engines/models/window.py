@@ -1,6 +1,7 @@
-"""The peer RIFT is measured against: a plain pre-norm transformer that is run again over the whole window for every frame.
+"""The peers RIFT is measured against: a plain pre-norm transformer that is run again over the whole window for every frame, the
+plain ring step of the research note (the prototype), and a GRU.
 
-Only the newest frame's query is computed in the last layer, the best a recompute can do.
+Of the recompute only the newest frame's query is computed in the last layer, the best a recompute can do.
 """
 
 from __future__ import annotations
@@ -87,6 +88,61 @@ def _layer(g: GraphWriter, name: str, w: dict[str, np.ndarray], x: str, heads: i
     y = g.layer_norm(x, f"{name}.norm_f", w["norm_f.weight"], w["norm_f.bias"])
     y = g.gelu(g.linear(y, f"{name}.ffn_in", w["ffn_in.weight"], w["ffn_in.bias"]))
     return str(g.node("Add", [x, g.linear(y, f"{name}.ffn_out", w["ffn_out.weight"], w["ffn_out.bias"])]))
+
+
+def prototype_graph(d_model: int, heads: int, layers: int, window: int, ffn: int, seed: int = 0) -> ModelProto:
+    """The note's step: no QK-norm, no validity channel; rotary over whole heads and the ring's filled length as an input.
+
+    Inputs x [B,d], cos and sin [B,1,d_h/2], slot and length i64 [B], K{i} and V{i} [B,h,T,d_h]; outputs y and n_K{i}, n_V{i}.
+    """
+    g, rng, width = GraphWriter("kvu", "float32"), np.random.default_rng(seed), d_model // heads
+    head, x = (0, heads, 1, width), "x"
+
+    def dense(y: str, name: str, inner: int, outer: int) -> str:
+        return g.linear(y, name, rng.normal(size=(outer, inner), scale=inner**-0.5), np.zeros(outer))
+
+    def norm(y: str, name: str, out: int | str = 1) -> str:
+        ins = [y, g.const(name + ".g", np.ones(d_model)), g.const(name + ".b", np.zeros(d_model))]
+        return str(g.node("LayerNormalization", ins, out, axis=-1, epsilon=1e-5))
+
+    for i in range(layers):
+        qkv = g.node(
+            "Split", [dense(norm(x, f"{i}.a"), f"{i}.qkv", d_model, 3 * d_model), g.ints(*[d_model] * 3)], 3, axis=-1
+        )
+        q, k, v = (g.reshape(z, *head) for z in qkv)
+        q, k = (g.node("RotaryEmbedding", [z, "cos", "sin"], interleaved=0) for z in (q, k))
+        rings = [
+            g.node("TensorScatter", [f"{r}{i}", row, "slot"], f"n_{r}{i}", axis=2, mode="linear")
+            for r, row in (("K", k), ("V", v))
+        ]
+        a = g.node("Attention", [q, *rings, "", "", "", "length"], scale=float(width**-0.5))
+        x = g.node("Add", [x, dense(g.reshape(a, 0, d_model), f"{i}.out", d_model, d_model)])
+        y = g.gelu(dense(norm(x, f"{i}.f"), f"{i}.in", d_model, ffn))
+        x = g.node("Add", [x, dense(y, f"{i}.ffn", ffn, d_model)])
+    norm(x, "norm", "y")
+    kinds = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
+    feeds = prototype_feeds(d_model, heads, layers, window, 1)
+    values = [helper.make_tensor_value_info(k, kinds[v.dtype], ["B", *v.shape[1:]]) for k, v in feeds.items()]
+    answers = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", d_model])]
+    answers += [
+        helper.make_tensor_value_info(f"n_{k}", TensorProto.FLOAT, ["B", *v.shape[1:]])
+        for k, v in feeds.items()
+        if v.ndim == 4
+    ]
+    graph = helper.make_graph(g.nodes, "prototype", values, answers, list(g.constants.values()))
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSETS["kvu"])], ir_version=IR_VERSIONS["kvu"]
+    )
+
+
+def prototype_feeds(d_model: int, heads: int, layers: int, window: int, batch: int) -> dict[str, np.ndarray]:
+    """Inputs of ``prototype_graph`` with a full ring of random keys and values."""
+    rng, width = np.random.default_rng(0), d_model // heads
+    angle = np.arange(batch)[:, None, None] * 100.0 ** (-np.arange(0, width, 2) / width)
+    feeds = {"x": rng.normal(size=(batch, d_model)), "cos": np.cos(angle), "sin": np.sin(angle)}
+    feeds |= {f"{r}{i}": rng.normal(size=(batch, heads, window, width)) for i in range(layers) for r in "KV"}
+    out = {k: np.ascontiguousarray(v, np.float32) for k, v in feeds.items()}
+    return out | {"slot": np.zeros(batch, np.int64), "length": np.full(batch, window, np.int64)}
 
 
 def gru_graph(width: int, hidden: int, layers: int, seed: int = 0) -> ModelProto:

@@ -8,6 +8,7 @@ buffers that are copied back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,14 @@ def init_state(spec: TemporalSpec, cameras: int) -> dict[str, Array]:
         if name.startswith("K"):
             array[..., -1] = INVALID
     return state
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One camera's memory. key: the ``TemporalSpec.state_key`` of the graph that wrote it; arrays by the names of its state."""
+
+    key: str
+    arrays: Mapping[str, Array]
 
 
 class RingSession:
@@ -75,6 +84,27 @@ class RingSession:
                 view[...] = empty
             else:
                 view[streams] = empty[streams]
+
+    def snapshot(self, camera: int) -> Snapshot:
+        """A copy of a camera's memory, to go on from later or in another session of the same graph."""
+        return Snapshot(self.spec.state_key(), {t.name: self.rows(t.name, camera, 1).copy() for t in self.spec.state})
+
+    def restore(self, camera: int, memory: Snapshot) -> None:
+        """Give a camera the memory of a snapshot; no other camera is touched. EngineFault when another model or precision made it."""
+        if memory.key != self.spec.state_key():
+            raise EngineFault(
+                f"RingSession.restore: state must come from this model at this precision (key {self.spec.state_key()}), "
+                f"got key {memory.key}; start the camera anew instead"
+            )
+        if not 0 <= camera < self.cameras:
+            raise EngineFault(f"RingSession.restore: camera must be in 0..{self.cameras - 1}, got {camera}")
+        for t in self.spec.state:
+            value = memory.arrays.get(t.name)
+            if value is None or value.shape != t.concrete(1) or value.dtype != np.dtype(t.dtype):
+                got = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
+                raise EngineFault(f"RingSession.restore: {t.name} must be {t.dtype} {list(t.concrete(1))}, got {got}")
+        for t in self.spec.state:
+            self.rows(t.name, camera, 1)[...] = memory.arrays[t.name]
 
     def run(self, start: int, count: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Step cameras start .. start + count - 1 with feeds of that many cameras; answers are views, valid until the next run."""

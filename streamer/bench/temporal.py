@@ -23,23 +23,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream", type=int, default=0, metavar="STEPS", help="also one stream of that many steps, e.g. 1000000"
     )
+    parser.add_argument("--only", choices=("rift", "rows", "stream"), help="measure nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure; one JSON object on standard output, progress on standard error."""
     try:
-        bench = importlib.import_module("vedette.engines.temporal_bench")
+        bench, long = (
+            importlib.import_module(f"vedette.engines.{name}") for name in ("temporal_bench", "temporal_stream")
+        )
     except ImportError as e:
         raise EngineError(f"bench temporal: needs the build extra, got {e}; pip install 'vedette[build]'") from e
     print("bench temporal: measuring, minutes", file=sys.stderr, flush=True)
     result: dict[str, Any] = {
         "machine": {"cpu": platform.processor() or platform.machine(), "python": platform.python_version()},
         "versions": {n: _version(n) for n in ("torch", "onnxruntime", "continual-inference")},
-        "rift": bench.rift(args.cameras, args.threads, args.rounds),
-        "rows": bench.compare(args.windows, args.batches, args.threads, args.rounds),
     }
-    if args.stream:
-        result["stream"] = bench.stream(args.stream)
+    if args.only in (None, "rift"):
+        result["rift"] = bench.rift(args.cameras, args.threads, args.rounds)
+    if args.only in (None, "rows"):
+        result["rows"] = bench.compare(args.windows, args.batches, args.threads, args.rounds)
+    if args.stream or args.only == "stream":
+        result["stream"] = long.stream(args.stream or 1_000_000)
     json.dump(result, sys.stdout, indent=1)
     print()
     return 0

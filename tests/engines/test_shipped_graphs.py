@@ -70,6 +70,16 @@ def test_verify_prints_the_detectors_parity(capsys: pytest.CaptureFixture[str]) 
     assert parity["found"] >= 0.99
 
 
+def test_verify_steps_the_events_graph_against_float64() -> None:
+    """Every output of the shipped graph is within 1e-5 of float64 over 200 steps with memory."""
+    path = zoo.WEIGHTS / "vedette-events.onnx"
+    rows = [r for r in verify_graph(path) if r.get("against") == "float64"]
+    assert {r["output"] for r in rows} == {
+        f"{p}_{o}" for p in ("scene", "track") for o in ("logit", "n_mean", "n_total")
+    }
+    assert all(r["ok"] for r in rows), rows
+
+
 def test_verify_sees_a_detector_whose_weights_were_rounded_away(tmp_path: Path) -> None:
     """Weights coarsened to 3 bits: the parity with the true network is gone, and the row says so."""
     model = onnx.load(str(zoo.WEIGHTS / "vedette-nano.onnx"))

@@ -217,11 +217,59 @@ def test_wrong_slots_are_a_fault(engine: TemporalEngine, slots: list[int]) -> No
         engine.step([replace(frame, slot=s) for s in slots])
 
 
-def test_a_window_beyond_the_graph_is_refused(exported: Any) -> None:
+def test_more_cameras_than_the_session_holds_are_refused(exported: Any) -> None:
     """A runner opened for fewer cameras than are stepped says so."""
     session = RingSession(*exported, 2)
     with pytest.raises(EngineFault, match=r"cameras 1\.\.2 of 2"):
         session.run(1, 2, {})
+
+
+def test_a_window_longer_than_the_plans_is_refused(exported: Any) -> None:
+    """Raising ``engine.window`` beyond the ring of the graph, or to nothing, is refused with what it may be."""
+    for window in (SMALL.window + 1, 0, -1):
+        with pytest.raises(EngineFault, match=rf"engine.window: needs 1\.\.{SMALL.window}, .*got {window}; lower it"):
+            TemporalEngine(RingSession(*exported, 1), window=window)
+
+
+def stepped(runner: RingSession, clip: Any, upto: int) -> TemporalEngine:
+    """An engine that has seen the first frames of every camera of a clip."""
+    engine = TemporalEngine(runner)
+    for t in range(upto):
+        engine.step(frames_of(clip, t))
+    return engine
+
+
+def test_memory_moves_between_sessions_of_one_graph(exported: Any) -> None:
+    """A snapshot restored elsewhere goes on bitwise as the camera it was taken of."""
+    clip = random_clip(SMALL, 12, cameras=CAMERAS)
+    there = stepped(RingSession(*exported, CAMERAS), clip, 8)
+    here = TemporalEngine(RingSession(*exported, CAMERAS))
+    for camera in range(CAMERAS):
+        here.runner.restore(camera, there.runner.snapshot(camera))
+    here.timeline.written[:], here.timeline.last_s[:] = there.timeline.written, there.timeline.last_s
+    for t in range(8, 12):
+        for a, b in zip(here.step(frames_of(clip, t)), there.step(frames_of(clip, t)), strict=True):
+            np.testing.assert_array_equal(a.latents, b.latents)
+
+
+@pytest.mark.parametrize("other", ["model", "precision", "shape", "camera"])
+def test_state_of_another_model_or_precision_is_refused(exported: Any, other: str) -> None:
+    """A sentence with both keys, or with the tensor; no byte of any camera changes."""
+    session = stepped(RingSession(*exported, CAMERAS), random_clip(SMALL, 6, cameras=CAMERAS), 6).runner
+    before = {k: v.copy() for k, v in session.state.items()}
+    own, camera, said = session.snapshot(1), 0, "state must come from this model at this precision"
+    if other == "model":
+        foreign = RingSession(*export_rift(SMALL, random_model(SMALL, 5).weights()), 1).snapshot(0)
+    elif other == "precision":
+        foreign = RingSession(*export_rift(SMALL, random_model(SMALL).weights(), "kvu", "int8"), 1).snapshot(0)
+    elif other == "shape":
+        foreign, said = replace(own, arrays={**own.arrays, "K0": own.arrays["K0"][:, :, :2]}), "K0 must be float32"
+    else:
+        foreign, camera, said = own, CAMERAS, rf"camera must be in 0\.\.{CAMERAS - 1}, got {CAMERAS}"
+    with pytest.raises(EngineFault, match=said):
+        session.restore(camera, foreign)
+    for name, array in session.state.items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_fewer_slots_than_the_ring_holds_are_exact_too(exported: Any) -> None:

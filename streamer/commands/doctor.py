@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.resources import files
 
 from vedette.streamer.machine import Facts, machine_facts
 from vedette.streamer.rules import KINDS
 
 #: Below these, something will fail at an inconvenient moment.
 FEW_FILES, LITTLE_SHM_MB, LITTLE_MEMORY_MB = 1024, 128, 1024
+
+#: The model card of everything that rules learn from.
+LEARNED_CARD = "vedette-events.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
     facts = machine_facts()
     advice = advice_for(facts)
     if args.format == "json":
-        print(json.dumps({**facts, "rules": limits_of_rules(), "advice": advice}, indent=2))
+        told = {"rules": limits_of_rules(), "learned_rules_fail": failures_of_learned(), "advice": advice}
+        print(json.dumps({**facts, **told}, indent=2))
         return 0
     for topic, values in facts.items():
         print(f"{topic.replace('_', ' ')}:")
@@ -31,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     print("rules must not be used for:")
     for kind, limits in limits_of_rules().items():
         print(f"  {kind:<20} {limits}")
+    print("known failures of learned rules:")
+    for line in failures_of_learned():
+        print(f"  - {line}")
     print("advice:" if advice else "advice: nothing to do")
     for line in advice:
         print(f"  - {line}")
@@ -40,6 +48,13 @@ def run(args: argparse.Namespace) -> int:
 def limits_of_rules() -> dict[str, str]:
     """What each kind of rule must not be used for, where it says so."""
     return {kind: config.not_for for kind, config in KINDS.items() if config.not_for}
+
+
+def failures_of_learned() -> list[str]:
+    """The known failures on the model card of the learned rules, one a line; what the card says is not said twice."""
+    card = (files("vedette.engines.weights") / LEARNED_CARD).read_text(encoding="utf-8")
+    section = card.partition("\n## Known failures\n")[2].partition("\n## ")[0]
+    return [" ".join(item.split()) for item in section.split("\n* ") if item.strip()]
 
 
 def advice_for(facts: Facts) -> list[str]:

@@ -106,3 +106,13 @@ def test_each_lack_has_its_advice(topic: str, change: dict[str, Any], advice: st
     facts[topic] = {**facts.get(topic, {}), **change}
     (line,) = advice_for(facts)
     assert advice in line
+
+
+def test_the_known_failures_of_learned_rules_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every failure on the model card is a line of the report, for people and for programs."""
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert cli.main(["doctor", "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)["learned_rules_fail"]
+    assert [line.partition(":")[0] for line in told][:1] == ["Fights"]
+    assert all(f"  - {line}" in shown for line in told)

@@ -30,6 +30,7 @@ from vedette.engines.models.window import (
 from vedette.engines.runtimes.ringstate import RingSession
 from vedette.engines.temporal import Timeline
 from vedette.engines.temporal_spec import RiftConfig
+from vedette.kernels.reference import rotary_frequencies, rotary_tables
 
 #: The plain ring of the comparison: one stream a camera, no folds, no scene, as many key heads as query heads.
 RING = RiftConfig(
@@ -139,14 +140,19 @@ def window_cases(config: RiftConfig, batch: int, threads: int) -> list[Case]:
 
 
 def prototype_case(config: RiftConfig, batch: int, threads: int) -> Case:
-    """The research note's plain ring step; only the slot moves, everything else was bound once."""
+    """The research note's plain ring step; token, angles and slot are made anew each time, as ours are."""
     feeds = prototype_feeds(config.d_model, config.heads, config.layers, config.window, batch)
     graph = prototype_graph(config.d_model, config.heads, config.layers, config.window, config.ffn)
     case = ort_case("prototype: the note's plain ring step, ONNX Runtime in place, fp32", graph, feeds, threads)
-    slot, run, count = feeds["slot"], case.call, iter(range(1 << 62))
+    width, token, run, count = config.d_model // config.heads, feeds["x"].copy(), case.call, iter(range(1 << 62))
+    speeds = rotary_frequencies(width, config.min_period_s, config.max_period_s)
 
     def call() -> None:
-        slot[:] = next(count) % config.window
+        now = next(count)
+        cos, sin = rotary_tables(np.full(batch, now * 0.1), speeds)
+        for name, value in (("x", token), ("cos", cos[:, None]), ("sin", sin[:, None])):
+            np.copyto(feeds[name], value, casting="same_kind")
+        feeds["slot"][:] = now % config.window
         run()
 
     return Case(case.name, call)

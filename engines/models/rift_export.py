@@ -270,8 +270,14 @@ class _Step:
     def _apart(self, i: int, w: Mapping[str, Array], qkv: str) -> tuple[str, str, str, str]:
         """The same with queries and keys apart: TensorRT-RTX 1.7.1 fails on the other ("uses before defs", 2026-11)."""
         g, c = self.g, self.c
-        q, k, v = g.node("Split", [qkv, g.ints(c.d_model, c.d_kv, c.d_kv)], 3, axis=-1)
-        q, k, v = g.reshape(q, -1, c.heads, 1, c.d_head), *(g.reshape(z, -1, c.kv_heads, 1, c.d_head) for z in (k, v))
+        if self.dtype == "float16":
+            parts = g.node("Split", [qkv, g.ints(c.d_model, c.d_kv, c.d_kv)], 3, axis=-1)
+            q, k, v = (
+                g.reshape(z, -1, n, 1, c.d_head) for z, n in zip(parts, (c.heads, c.kv_heads, c.kv_heads), strict=True)
+            )
+        else:  # one node less, which TensorRT-RTX fails on, too
+            heads = g.reshape(qkv, -1, c.heads + 2 * c.kv_heads, 1, c.d_head)
+            q, k, v = g.node("Split", [heads, g.ints(c.heads, c.kv_heads, c.kv_heads)], 3, axis=1)
         q = g.rotate(g.rms_norm(q, f"{i}.q_gain", w["q_gain"]), c.rotary_dim, c.d_head)
         plain = g.rms_norm(k, "unit", self._unit)
         last = np.eye(c.d_head)[-1]

@@ -1,15 +1,9 @@
-"""Train the embedding and the scene head of vedette-nano; the trunk stays frozen.
+"""Train the scene head of vedette-nano; the trunk stays frozen. (Appearance: tools/train_detector_embedding.py.)
 
-    collect  two worn views an episode -> what the heads read of the trunk, kept on disk
-    train    fit both heads on it (a minute or two) and export the ONNX file
+    collect  worn views of clips and pictures -> what the head reads of the trunk, kept on disk
+    train    fit the head on it (a minute) and export the ONNX file
 
-Embedding: two views of one scene, seconds apart where it is a clip, moved, scaled, recoloured and worn
-independently; a track in one view must find itself in the other among those seen at the same time (InfoNCE, van den
-Oord et al. 2018). Turning the hues of both views alike makes new clothes from old ones. People are also pulled to
-the directions of a permissive re-identification network (person-reidentification-retail-0248, Apache-2.0) that sees
-the clean crop at full size, reduced to 64 dimensions (PCA).
-
-Scene: tokens must say which labels stand in their cell, and give back the features they were made from.
+Scene tokens must say which labels stand in their cell, and give back the features they were made from.
 """
 
 from __future__ import annotations
@@ -24,14 +18,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detector_data import read_yolo, wear
-from detector_peers import session
 from detector_tracks import Scene, link_clip, picture_scene
 from torch import Tensor, nn
 from train_detector import load_net
 
 from vedette.engines.export import export_detector
 from vedette.engines.load import load
-from vedette.engines.models.vedette_nano import EMBEDDING_DIM, SCENE_DIM, SCENE_GRID, VedetteNano, read_points
+from vedette.engines.models.vedette_nano import SCENE_DIM, SCENE_GRID, VedetteNano, read_points
 from vedette.kernels.nms import iou_matrix
 
 H, W = 256, 416
@@ -74,48 +67,14 @@ def view(image: np.ndarray, rows: np.ndarray, hue: float, r: np.random.Generator
     return wear(recolour_scene(canvas, hue, r), r), moved[inside]
 
 
-class Reader:
-    """What the heads read of the frozen trunk, for the objects and cells of a view."""
-
-    def __init__(self, net: VedetteNano) -> None:
-        self.net = net.eval()
-
-    @torch.no_grad()
-    def __call__(self, canvas: np.ndarray, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Arrays an object (those the detector finds), the rows kept, and the scene inputs [49,256]."""
-        net = self.net
-        raw = net.raw(torch.from_numpy(canvas).permute(2, 0, 1)[None].float())
-        boxes = net.boxes_px(raw.dist[0], raw.points, raw.stride[:, None])
-        logits = net.label_logits(raw.logits[0])
-        keep, best = [], []
-        if len(rows):
-            overlap = torch.from_numpy(iou_matrix(rows[:, 2:], boxes.numpy()))
-            score = logits.sigmoid()[:, rows[:, 1].astype(int)].T * (overlap > 0.5)
-            top = score.max(1)
-            keep = torch.where(top.values > 0.1)[0].tolist()
-            best = top.indices[keep].tolist()
-        size = torch.tensor([W, H, W, H], dtype=torch.float32)
-        colour, texture = net.embed.points(raw, (boxes[best] / size)[None].clamp(0, 1))
-        objects = {"colour": colour.numpy(), "texture": texture.numpy(), "deep": raw.tower[0, best].numpy()}
-        x = torch.cat([F.avg_pool2d(raw.levels[1], 2), raw.levels[2]], 1)
-        grid = net.scene.grid
-        cells = read_points(x, grid[0].expand(1, 1, -1), grid[1].expand(1, 1, -1))
-        cells = cells.view(SCENE_GRID, 2, SCENE_GRID, 2, -1).mean((1, 3)).flatten(0, 1)
-        return {**objects, "rows": rows[keep]}, cells.numpy()
-
-
-class Teacher:
-    """person-reidentification-retail-0248 on the clean crop: [256], of length 1."""
-
-    def __init__(self, path: Path) -> None:
-        self.s = session(path, 1)
-        self.name = self.s.get_inputs()[0].name
-
-    def __call__(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-        x1, y1, x2, y2 = box.round().astype(int)
-        crop = image[max(0, y1) : max(y2, y1 + 2), max(0, x1) : max(x2, x1 + 2)]
-        v = self.s.run(None, {self.name: cv2.resize(crop, (128, 256)).astype(np.float32)[None]})[0][0]
-        return v / (np.linalg.norm(v) + 1e-9)
+@torch.no_grad()
+def read_cells(net: VedetteNano, canvas: np.ndarray) -> np.ndarray:
+    """What the scene head reads of a view: [49,256]."""
+    raw = net.raw(torch.from_numpy(canvas).permute(2, 0, 1)[None].float())
+    x = torch.cat([F.avg_pool2d(raw.levels[1], 2), raw.levels[2]], 1)
+    grid = net.scene.grid
+    cells = read_points(x, grid[0].expand(1, 1, -1), grid[1].expand(1, 1, -1))
+    return cells.view(SCENE_GRID, 2, SCENE_GRID, 2, -1).mean((1, 3)).flatten(0, 1).numpy()
 
 
 def gather_scenes(a: argparse.Namespace, net: VedetteNano) -> list[Scene]:
@@ -151,43 +110,19 @@ def cmd_collect(a: argparse.Namespace) -> None:
     people = [sum(int((x[:, 1] == 0).sum()) for x in s.rows) for s in scenes]
     odds = np.array([np.sqrt(1 + 3 * p + sum(len(x) for x in s.rows)) for p, s in zip(people, scenes, strict=True)])
     odds /= odds.sum()
-    read, teacher = Reader(net), Teacher(a.models / "person-reidentification-retail-0248.onnx")
-    store: dict[str, list] = {k: [] for k in ("colour", "texture", "deep", "teacher", "key", "cells", "occupied")}
+    store: dict[str, list] = {"cells": [], "occupied": []}
     began = time.perf_counter()
     for episode in range(a.episodes):
-        k = int(r.choice(len(scenes), p=odds))
+        scene = scenes[int(r.choice(len(scenes), p=odds))]
+        n = int(r.choice([n for n, x in enumerate(scene.rows) if len(x)]))
         hue = r.uniform(0, 180) if r.random() < 0.6 else 0.0
-        for side, n in enumerate(pair_of_frames(scenes[k], r)):
-            image = cv2.imdecode(scenes[k].frames[n], 1)
-            canvas, rows = view(image, scenes[k].rows[n], hue, r)
-            objects, cells = read(canvas, rows)
-            got = objects.pop("rows")
-            clean = recolour_scene(image, hue, np.random.default_rng(0))
-            boxes = {int(x[0]): x[2:] for x in scenes[k].rows[n]}
-            for i in range(len(got)):
-                for name, v in objects.items():
-                    store[name].append(v[i].astype(np.float16))
-                person = int(got[i, 1]) == 0
-                store["teacher"].append(
-                    teacher(clean, boxes[int(got[i, 0])]).astype(np.float16) if person else np.zeros(256, np.float16)
-                )
-                store["key"].append([episode, side, k, int(got[i, 0]), int(got[i, 1])])
-            store["cells"].append(cells.astype(np.float16))
-            store["occupied"].append(occupancy(rows))
+        canvas, rows = view(cv2.imdecode(scene.frames[n], 1), scene.rows[n], hue, r)
+        store["cells"].append(read_cells(net, canvas).astype(np.float16))
+        store["occupied"].append(occupancy(rows))
         if episode % 100 == 99:
-            print(f"{episode + 1} episodes, {len(store['key'])} views, {time.perf_counter() - began:.0f} s", flush=True)
+            print(f"{episode + 1} episodes, {time.perf_counter() - began:.0f} s", flush=True)
     np.savez(a.out / "heads.npz", **{k: np.stack(v) for k, v in store.items()})
     torch.save(net.state_dict(), a.out / "net.pt")
-
-
-def pair_of_frames(scene: Scene, r: np.random.Generator) -> tuple[int, int]:
-    """Two frames that share a track, far apart where the track is long."""
-    full = [n for n, x in enumerate(scene.rows) if len(x)]
-    a = int(full[r.integers(len(full))])
-    track = scene.rows[a][r.integers(len(scene.rows[a])), 0]
-    others = [n for n in full if (scene.rows[n][:, 0] == track).any()]
-    far = [n for n in others if abs(scene.time_s[n] - scene.time_s[a]) >= 1.0] or others
-    return a, int(far[r.integers(len(far))])
 
 
 def occupancy(rows: np.ndarray) -> np.ndarray:
@@ -201,96 +136,16 @@ def occupancy(rows: np.ndarray) -> np.ndarray:
     return out.reshape(-1, 8)
 
 
-def contrast(e: Tensor, key: Tensor, temperature: float = 0.08) -> Tensor:
-    """InfoNCE: a view finds its track in the other view of the episode, among those seen at the same time.
-
-    Objects of other scenes are weak negatives (a tenth of the weight): they are told apart by their background, too.
-    """
-    same_episode = key[:, None, 0] == key[None, :, 0]
-    other_side = key[:, None, 1] != key[None, :, 1]
-    same_track = (key[:, None, 2] == key[None, :, 2]) & (key[:, None, 3] == key[None, :, 3])
-    positive = same_episode & other_side & same_track
-    rival = (same_episode & ~same_track) | (key[:, None, 2] != key[None, :, 2])
-    logits = e @ e.T / temperature + torch.where(same_episode, 0.0, float(np.log(0.1)))
-    has = positive.any(1)
-    p = logits.masked_fill(~positive, -1e9).logsumexp(1)
-    q = logits.masked_fill(~(positive | rival), -1e9).logsumexp(1)
-    return (q - p)[has].mean()
-
-
-def teacher_targets(t: Tensor) -> Tensor:
-    """Teacher vectors [N,256] (zero where there is none) -> unit [N,64] by PCA about their mean."""
-    mask = t.abs().sum(1) > 0
-    mean = t[mask].mean(0)
-    basis = torch.linalg.svd(t[mask] - mean, full_matrices=False).Vh[:EMBEDDING_DIM]
-    return F.normalize((t - mean) @ basis.T, dim=1) * mask[:, None]
-
-
 def cmd_train(a: argparse.Namespace) -> None:
     torch.manual_seed(0)
     z = np.load(a.out / "heads.npz")
-    data = {
-        k: torch.from_numpy(z[k].astype(np.float32))
-        for k in ("colour", "texture", "deep", "teacher", "cells", "occupied")
-    }
-    key = torch.from_numpy(z["key"])
+    data = {k: torch.from_numpy(z[k].astype(np.float32)) for k in ("cells", "occupied")}
     net = load_net(a.net or a.out / "net.pt", "cpu")
-    report = {"embedding": fit_embedding(net, data, key, a.steps), "scene": fit_scene(net, data, a.steps)}
+    report = {"scene": fit_scene(net, data, a.steps)}
     torch.save(net.state_dict(), a.out / "trained.pt")
     if a.onnx:
         export_detector(net, a.onnx, metadata={"vedette.training": a.note} if a.note else None)
     print(json.dumps(report))
-
-
-def fit_embedding(net: VedetteNano, data: dict[str, Tensor], key: Tensor, steps: int) -> dict[str, float]:
-    goal = teacher_targets(data["teacher"])
-    taught = goal.abs().sum(1) > 0
-    episodes = torch.unique(key[:, 0])
-    index = {int(e): torch.where(key[:, 0] == e)[0] for e in episodes}
-    # whole scenes are held out: the same people in other episodes would flatter the figure
-    scene = torch.tensor([int(key[index[int(e)][0], 2]) for e in episodes])
-    held, train = (episodes[m] for m in (scene % 6 == 5, scene % 6 != 5))
-    head = net.embed
-    head.reset_to_histogram()
-    head.train()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=4e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    for step in range(steps):
-        rows = torch.cat([index[int(e)] for e in train[torch.randint(len(train), (48,))].unique()])
-        # exposure and white balance differ a little more than the views already do
-        colour = data["colour"][rows] * (1 + 0.05 * torch.randn(len(rows), 1, 1)) + 0.03 * torch.randn(len(rows), 1, 3)
-        e = head.describe(colour, data["texture"][rows], data["deep"][rows], 0.1)
-        loss = contrast(e, key[rows])
-        told = taught[rows]
-        if told.any():
-            loss = loss + 2.0 * (1 - (e[told] * goal[rows][told]).sum(1)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 0:
-            print(f"step {step}  loss {loss.item():.3f}", flush=True)
-    head.eval()
-    with torch.no_grad():
-        rows = torch.cat([index[int(e)] for e in held])
-        e = head.describe(data["colour"][rows], data["texture"][rows], data["deep"][rows])
-        return {
-            "held_out_auc": episode_auc(e, key[rows]),
-            "teacher_auc": episode_auc(goal[rows], key[rows]),
-            "people_only_auc": episode_auc(e[taught[rows]], key[rows][taught[rows]]),
-            "teacher_cosine": float((e * goal[rows]).sum(1)[taught[rows]].mean()),
-        }
-
-
-def episode_auc(e: Tensor, key: Tensor) -> float:
-    """AUC of same track across views against others of the same episode."""
-    alike = e @ e.T
-    same_episode = (key[:, None, 0] == key[None, :, 0]) & (key[:, None, 1] != key[None, :, 1])
-    same = (key[:, None, 3] == key[None, :, 3]) & same_episode
-    p, q = alike[same], alike[same_episode & ~same]
-    ranks = torch.argsort(torch.argsort(torch.cat([p, q])))[: len(p)].double()
-    return float((ranks.sum() - len(p) * (len(p) - 1) / 2) / (len(p) * len(q)))
 
 
 def fit_scene(net: VedetteNano, data: dict[str, Tensor], steps: int) -> dict[str, float]:
@@ -335,7 +190,6 @@ def main() -> None:
     s.add_argument("--clips", type=Path, nargs="+", required=True)
     s.add_argument("--exclude", nargs="*", default=["vtest", "fight"])
     s.add_argument("--images", type=Path, nargs="*", default=[])
-    s.add_argument("--models", type=Path, required=True)
     s.add_argument("--episodes", type=int, default=1500)
     s.add_argument("--hz", type=float, default=5.0)
     s.add_argument("--seed", type=int, default=0)

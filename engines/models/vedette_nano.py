@@ -29,12 +29,16 @@ REG_MAX = 10
 EMBEDDING_DIM = 64
 SCENE_GRID = 7
 SCENE_DIM = 128
-STRIPES, STRIPE_ROWS, STRIPE_COLS = 6, 2, 4
-#: widths inside the embedding: palette, texture, deep feature, hidden layer, channels read of the first stage
-COLOURS, TEXTURES, DEEP, HIDDEN, SHALLOW = 16, 16, 64, 192, 32
-#: grey levels that make one unit of the embedding's colour input
-COLOUR_UNIT = 64.0
-#: colour anchors of the untrained embedding: BGR 0-255, the Voronoi cells of a soft histogram
+#: the grid of points that the embedding reads inside a box, and how many stripes have a colour histogram
+EMBED_ROWS, EMBED_COLS, STRIPES = 12, 4, 6
+STEM = 32
+#: candidates of at least this score say what is ordinary in a picture; the prior weighs as much as one or two people
+ORDINARY_SCORE, ORDINARY_PRIOR = 0.3, 4.0
+#: cosine of two strangers: a constant component of the embedding, so that cosines span what thresholds expect
+STRANGER_COSINE = 0.5
+#: grey levels at which colours are told apart by the histograms
+COLOUR_SCALE = 28.0
+#: colour anchors, BGR 0-255: the bins of a soft histogram
 PALETTE = (
     (20, 20, 20), (70, 70, 70), (120, 120, 120), (170, 170, 170), (225, 225, 225), (50, 50, 130),
     (70, 70, 200), (130, 70, 50), (190, 110, 70), (60, 110, 60), (90, 170, 90), (60, 150, 190),
@@ -74,15 +78,14 @@ class Stage(nn.Module):
 
 
 class Head(nn.Module):
-    """One level's head: features [B,128,h,w] -> tower [B,128,h,w], rows [B,R,h,w]."""
+    """One level's head: features [B,128,h,w] -> rows [B,R,h,w]."""
 
     def __init__(self, c: int, rows: int) -> None:
         super().__init__()
         self.tower, self.out = conv(c, c), nn.Conv2d(c, rows, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        t = self.tower(x)
-        return t, self.out(t)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.tower(x))  # type: ignore[no-any-return]
 
 
 @dataclass(slots=True)
@@ -93,82 +96,52 @@ class Raw:
     dist: Tensor
     points: Tensor
     stride: Tensor
-    tower: Tensor  # [B,N,128]
-    shallow: Tensor  # [B,32,H/4,W/4]
-    colour: Tensor  # [B,3,H/2,W/2]
+    low: Tensor  # [B,3+32,H/2,W/2], mean colour 0-255 and the first convolution
     levels: list[Tensor]  # PAN outputs, strides 8, 16, 32
 
 
 class Embedder(nn.Module):
-    """Appearance of a box in 64 numbers: colour and texture of six stripes, and the deep feature of its point.
+    """Appearance of a box in 64 numbers: colours and edges of its rows, as far as they differ from what is ordinary here.
 
-    48 points a box are read off two maps (colour at stride 2, the first stage at stride 4); each point becomes a soft
-    colour bin (Voronoi cells of a learned palette) and a texture, a learned weight says how much it belongs to the
-    object, and stripes are weighted means. Reading first and computing on the points costs a few per cent of the
-    network; computing on the maps would cost ten times as much. Untrained it is a colour histogram.
+    48 points a box are read off the first convolution and the colours, both at stride 2; deeper maps tell classes apart,
+    not people, and made it worse. Row means and six soft colour histograms go through one linear map, fitted by
+    `tools/train_detector_embedding.py` (discriminant analysis: small within a person, large between people). Candidates
+    of the same label in the picture then give the mean that is subtracted, shrunk to the mean of training where there
+    are few: light and camera change it, and what everybody wears tells nobody apart.
     """
 
-    def __init__(self, deep: int = 128) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.palette = nn.Linear(3, COLOURS)
-        self.texture = nn.Linear(SHALLOW, TEXTURES + 1)  # the last output is the weight
-        self.deep = nn.Linear(deep, DEEP)
-        self.hidden = nn.Linear(STRIPES * (COLOURS + TEXTURES) + DEEP, HIDDEN)
-        self.out = nn.Linear(HIDDEN, EMBEDDING_DIM)
-        self.straight = nn.Linear(STRIPES * (COLOURS + TEXTURES), EMBEDDING_DIM)  # keeps what a histogram knows
-        ys = (torch.arange(STRIPES * STRIPE_ROWS) + 0.5) / (STRIPES * STRIPE_ROWS)
-        xs = 0.15 + 0.7 * (torch.arange(STRIPE_COLS) + 0.5) / STRIPE_COLS
+        self.project = nn.Linear(EMBED_ROWS * STEM + STRIPES * len(PALETTE), EMBEDDING_DIM - 1)
+        ys = (torch.arange(EMBED_ROWS) + 0.5) / EMBED_ROWS
+        xs = 1 / 6 + (torch.arange(EMBED_COLS) + 0.5) / EMBED_COLS * 2 / 3
         grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij"), -1).reshape(-1, 2)
         self.register_buffer("grid", grid, persistent=False)  # [48,2] (y, x) inside the box
-        self.reset_to_histogram()
-
-    @torch.no_grad()
-    def reset_to_histogram(self) -> None:
-        """Set the weights to an untrained descriptor, deterministically: a random projection of the histogram."""
-        sharp = 1.0 / (2 * 28.0**2)  # colours are compared at a scale of 28 grey levels
         anchors = torch.tensor(PALETTE, dtype=torch.float32)
-        self.palette.weight.copy_(2 * sharp * anchors * COLOUR_UNIT)
-        self.palette.bias.copy_(-sharp * (anchors**2).sum(1))
-        g = torch.Generator().manual_seed(7)
-        for layer, gain in (
-            (self.texture, 0.02),
-            (self.deep, 0.02),
-            (self.hidden, 0.08),
-            (self.out, 0.04),
-            (self.straight, 0.1),
-        ):
-            layer.weight.copy_(torch.randn(layer.weight.shape, generator=g) * gain)
-            layer.bias.copy_(torch.randn(layer.bias.shape, generator=g) * 1e-3)
-        self.texture.weight[-1].zero_()
+        sharp = 1.0 / (2 * COLOUR_SCALE**2)
+        self.register_buffer("anchors", 2 * sharp * anchors.T, persistent=False)
+        self.register_buffer("anchor_bias", -sharp * (anchors**2).sum(1), persistent=False)
 
-    def points(self, raw: Raw, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """boxes [B,K,4] normalised -> colour [BK,48,3] in COLOUR_UNIT and texture [BK,48,32] of their points."""
+    def features(self, low: Tensor, boxes: Tensor) -> Tensor:
+        """low [B,35,h,w] and boxes [B,K,4] normalised -> [B,K,480]: row means, then square roots of histograms."""
+        b, k = boxes.shape[:2]
         xy, wh = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
         x = xy[..., 0:1] + wh[..., 0:1] * self.grid[:, 1]  # [B,K,48]
         y = xy[..., 1:2] + wh[..., 1:2] * self.grid[:, 0]
-        return read_points(raw.colour, x, y) / COLOUR_UNIT, read_points(raw.shallow, x, y)
+        points = read_points(low, x, y)  # [BK,48,35]
+        rows = points[..., 3:].unflatten(1, (EMBED_ROWS, EMBED_COLS)).mean(2).flatten(1)
+        bins = (points[..., :3] @ self.anchors + self.anchor_bias).softmax(-1)
+        stripes = bins.unflatten(1, (STRIPES, -1)).mean(2)
+        return torch.cat([rows, (stripes.flatten(1) + 1e-4).sqrt()], 1).view(b, k, -1)
 
-    def describe(self, colour: Tensor, texture: Tensor, deep: Tensor, drop: float = 0.2) -> Tensor:
-        """colour [N,48,3], texture [N,48,32], deep [N,128] -> [N,64], each of length 1. drop: in training only."""
-        n = colour.shape[0]
-        # flattened to matrices, the exporter writes Gemm and keeps the names of the weights
-        bins = self.palette(colour.flatten(0, 1)).softmax(-1)
-        soft = self.texture(texture.flatten(0, 1))
-        weight = soft[..., -1:].view(n, STRIPES, -1, 1).softmax(2)
-        values = torch.cat([bins, F.relu(soft[..., :-1])], -1).view(n, STRIPES, -1, COLOURS + TEXTURES)
-        stripe = (values * weight).sum(2)  # [N,6,32]
-        hist = torch.cat([(stripe[..., :COLOURS] + 1e-4).sqrt(), stripe[..., COLOURS:]], -1).flatten(1)
-        hist = F.dropout(hist, drop, self.training)
-        deep = self.deep(F.dropout(deep, drop, self.training))
-        inner = F.dropout(F.relu(self.hidden(torch.cat([hist, deep], 1))), drop, self.training)
-        e = self.out(inner) + self.straight(hist)
-        return e * torch.rsqrt((e * e).sum(-1, keepdim=True) + 1e-9)
-
-    def forward(self, raw: Raw, boxes: Tensor, rows: Tensor) -> Tensor:
-        """boxes [B,K,4] normalised; rows [B*K] into the flattened points -> [B,K,64]."""
-        b, k = boxes.shape[:2]
-        deep = raw.tower.reshape(-1, raw.tower.shape[-1])[rows]
-        return self.describe(*self.points(raw, boxes), deep).view(b, k, EMBEDDING_DIM)
+    def forward(self, low: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """boxes [B,K,4] normalised, scores and labels [B,K] -> [B,K,64], each of length 1."""
+        # flattened to a matrix, the exporter writes Gemm and keeps the name of the weight
+        e = self.project(self.features(low, boxes).flatten(0, 1)).view(*labels.shape, -1)
+        weight = (labels[:, :, None] == labels[:, None, :]) * F.relu(scores - ORDINARY_SCORE)[:, None, :]  # [B,K,K]
+        e = e - weight @ e / (weight.sum(-1, keepdim=True) + ORDINARY_PRIOR)
+        e = e * torch.rsqrt((e * e).sum(-1, keepdim=True) / (1 - STRANGER_COSINE) + 1e-9)
+        return F.pad(e, (0, 1), value=STRANGER_COSINE**0.5)
 
 
 def read_points(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -242,28 +215,29 @@ class VedetteNano(nn.Module):
         return [*out, first.tower[0], second.tower[0], first.out, third.tower[0], second.out, third.out]
 
     def pyramid(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Normalised picture [B,3,H,W] -> first stage [B,64,H/4,W/4] and PAN maps [B,128,.,.] at 8, 16, 32."""
-        s1 = self.stage1(self.pool(self.stem(x)))
-        s2 = self.stage2(s1)
+        """Normalised picture [B,3,H,W] -> first convolution [B,32,H/2,W/2] and PAN maps [B,128,.,.] at 8, 16, 32."""
+        stem = self.stem(x)
+        s2 = self.stage2(self.stage1(self.pool(stem)))
         s3 = self.stage3(s2)
         l3, l4, l5 = (lat(s) for lat, s in zip(self.laterals, (s2, s3, self.stage4(s3)), strict=True))
         up = lambda t: F.interpolate(t, scale_factor=2.0, mode="bilinear", align_corners=False)  # noqa: E731
         t4 = l4 + up(l5)
         p3 = l3 + up(t4)
         p4 = t4 + F.avg_pool2d(p3, 2)
-        return s1, [p3, p4, l5 + F.avg_pool2d(p4, 2)]
+        return stem, [p3, p4, l5 + F.avg_pool2d(p4, 2)]
 
     def raw(self, bgr: Tensor) -> Raw:
         """Float picture [B,3,H,W] BGR 0-255 -> `Raw`."""
-        shallow, levels = self.pyramid((bgr - self.mean) * self.gain)
+        stem, levels = self.pyramid((bgr - self.mean) * self.gain)
         answers = [head(p) for head, p in zip(self.heads, levels, strict=True)]
-        rows = torch.cat([o.flatten(2) for _, o in answers], 2).transpose(1, 2)
-        tower = torch.cat([t.flatten(2) for t, _ in answers], 2).transpose(1, 2)
-        points, stride = grid_points([(o.shape[-2], o.shape[-1]) for _, o in answers], bgr.device)
-        colour = F.avg_pool2d(bgr, 2)
-        return Raw(
-            rows[..., : self.rows], rows[..., self.rows :], points, stride, tower, shallow[:, :SHALLOW], colour, levels
-        )
+        rows = torch.cat([o.flatten(2) for o in answers], 2).transpose(1, 2)
+        points, stride = grid_points([(o.shape[-2], o.shape[-1]) for o in answers], bgr.device)
+        low = self.low_maps(bgr, stem)
+        return Raw(rows[..., : self.rows], rows[..., self.rows :], points, stride, low, levels)
+
+    def low_maps(self, bgr: Tensor, stem: Tensor) -> Tensor:
+        """What the embedding reads: mean colour and first convolution, [B,3+32,H/2,W/2]."""
+        return torch.cat([F.avg_pool2d(bgr, 2), stem], 1)
 
     def boxes_px(self, dist: Tensor, points: Tensor, stride: Tensor) -> Tensor:
         """Distance logits [...,44] at points [...,2] of stride [...,1] -> xyxy [...,4] in canvas pixels."""
@@ -287,12 +261,12 @@ class VedetteNano(nn.Module):
             pick[..., self.rows :], points.view(b, self.topk, 2), stride.view(b, self.topk, 1)
         ) / torch.tensor([width, height, width, height], device=pick.device, dtype=pick.dtype)
         scores, labels = self.label_logits(pick[..., : self.rows]).max(-1)
-        boxes = boxes.clamp(0.0, 1.0)
+        boxes, scores = boxes.clamp(0.0, 1.0), scores.sigmoid()
         return (
             boxes,
-            scores.sigmoid(),
+            scores,
             labels.to(torch.int32),
-            self.embed(raw, boxes, flat),
+            self.embed(raw.low, boxes, scores, labels),
             self.scene(raw.levels[1], raw.levels[2]),
         )
 

@@ -17,7 +17,7 @@ from vedette.streamer.sources import file
 from vedette.streamer.sources.base import EndOfStream, Want
 
 #: Multiply-adds of the convolutions of a shipped network for one picture of 416x256, by the SHA-256 of its file.
-MULTIPLY_ADDS = {"9938e83bfb484db903a939bc9d69350d970c9dfb7326762262f7aef92cbe6966": 1_272_560_640}
+MULTIPLY_ADDS = {"224e6cb01fe6825ea376278c0ea2715db299558cfd9567ac99e5b03cf80de73f": 1_272_560_640}
 
 
 def limits_of(busy: Path, still: Path) -> dict[str, Any]:

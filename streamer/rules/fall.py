@@ -1,11 +1,12 @@
 """Somebody falls and stays down: learned evidence of a person's track.
 
 The temporal engine gives a probability from how the box of a person changes (evidence ``fall``, see the model card
-``vedette-events.md``): upright, then within a second low and wide. In the first half second of a track it is unknown. Somebody goes down
-when the probability is at least ``threshold`` and the box has lost `DROP` of the height that it had in the last `BEFORE_S` (who walks out
-of the picture, or behind something, has not), and it starts when they have been down for ``seconds``; a person who lies is often not found any more, so a track that is lost right
-after it fell counts as down, for `LOST_S` at most. It ends when the probability has been lower for `END_S` (got up), or when the person
-has not been seen for `LOST_S`.
+``vedette-events.md``): upright, then within a second low and wide. In the first half second of a track it is unknown. Somebody
+goes down when the probability is at least ``threshold``, or when an upright box is a lying one within about a second; and when
+the box has lost `DROP` of the height that it had in the last `BEFORE_S` (who walks out of the picture, or behind something, has
+not). It starts when they have been down for ``seconds``; a person who lies is often not found any more, so a track that is lost
+right after it fell counts as down, for `LOST_S` at most. It ends when neither has been so for `END_S` (got up), or when the
+person has not been seen for `LOST_S`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ END_S = 2.0
 LOST_S = 10.0
 #: Share of the height of the last `BEFORE_S` that somebody who falls loses.
 DROP, BEFORE_S = 0.35, 4.0
+#: Somebody whose box was this slender (width / height) and within so many seconds is this wide, and has lost so much of their
+#: height, lies: whatever the learned evidence says.
+UPRIGHT, LYING, LAID_WITHIN_S, LAID_DROP = 0.75, 1.3, 1.2, 0.45
 #: People lower than this when upright are too few pixels to be judged, picture heights.
 LEAST_HEIGHT = 0.1
-#: Once it has started, low begins at this share of the threshold.
-EASE = 0.5
+#: Once it has started, low begins at this share of the threshold, and not lying at this share of the shape.
+EASE, EASE_SHAPE = 0.5, 0.75
 
 
 class FallConfig(RuleConfig):
@@ -66,6 +70,18 @@ class _Person(Case):
     seen_s: float = 0.0
     heights: deque[tuple[float, float]] = field(default_factory=deque)
     drop: float = 0.0
+    upright_s: float = -1e9
+    shape: float = 0.0
+    laid: bool = False
+
+    def lie(self, time_s: float, shape: float, drop: float) -> bool:
+        """Take in a shape (width / height); whether somebody who stood or sat a moment ago lies now, or still does."""
+        self.shape = shape
+        if shape <= UPRIGHT:
+            self.upright_s, self.laid = time_s, False
+        fell = shape >= LYING and drop >= LAID_DROP and time_s - self.upright_s <= LAID_WITHIN_S
+        self.laid = fell or (self.laid and shape >= LYING * EASE_SHAPE)
+        return self.laid
 
     def lose(self, time_s: float, height: float) -> float:
         """Take in a height; the share of the tallest of the last `BEFORE_S` that is lost, 0 for who was never tall enough."""
@@ -110,11 +126,13 @@ class FallRule:
     def _look(self, person: _Person, view: View, i: int, probability: float, drop: float) -> None:
         """Take in one judged sight of a person."""
         person.seen_s = view.time_s
+        x1, y1, x2, y2 = view.tracks.xyxy[i].tolist()
+        lies = person.lie(view.time_s, (x2 - x1) * view.aspect / max(y2 - y1, 1e-6), drop)
         if person.since_s is None:
             person.drop = drop
             if drop < DROP:
                 return
-        if probability < self._config.threshold * (EASE if person.serial else 1.0):
+        if probability < self._config.threshold * (EASE if person.serial else 1.0) and not lies:
             if not person.serial:
                 person.since_s = None
             return
@@ -140,11 +158,12 @@ class FallRule:
         assert since_s is not None
         checks = [
             Check("probability of a fall", person.score, config.threshold),
+            Check("or shape of who was upright just before (width / height)", person.shape, LYING),
             Check("height lost", person.drop, DROP),
             Check("down for", rounded(time_s - since_s), config.seconds, "s"),
         ]
         return explained(
-            f"fell, {config.threshold:g} or more, and stays down for {config.seconds:g} s",
+            f"fell, {config.threshold:g} or more or from upright to lying, and stays down for {config.seconds:g} s",
             checks,
             unseen_s=rounded(max(0.0, time_s - person.seen_s)),
         )

@@ -43,9 +43,26 @@ def test_who_stays_down_for_the_time_is_told_and_getting_up_ends_it() -> None:
     start, end = signals
     assert start.tracks == (3,)
     assert start.label == "person"
-    assert [c["met"] for c in start.explain["checks"]] == [True, True, True]
+    assert {c["what"]: c["met"] for c in start.explain["checks"] if not c["what"].startswith("or ")} == {
+        "probability of a fall": True, "height lost": True, "down for": True,
+    }  # fmt: skip
     assert end.explain["reason"] == "got up"
     assert end.explain["duration_s"] == pytest.approx(1.4, abs=0.01)
+
+
+def test_from_upright_to_lying_in_a_moment_is_a_fall_whatever_the_evidence_says() -> None:
+    """The box of who stood is a lying one half a second later, and stays so; who takes three seconds lies down."""
+    ward = Ward()
+    signals = ward.show(*[0.2] * 8, height=0.2) + ward.show(0.2, 0.2, height=0.12) + ward.show(*[0.2] * 15, height=0.06)
+    assert [s.phase for s in signals] == ["start"]
+    assert [c["met"] for c in signals[0].explain["checks"]] == [False, True, True, True]
+    (end,) = ward.show(*[0.2] * 30, height=0.2)
+    assert end.explain["reason"] == "got up"
+    slow = Ward()
+    signals = slow.show(*[0.2] * 8, height=0.2)
+    for k in range(30):
+        signals += slow.show(0.2, height=0.2 - 0.14 * (k + 1) / 30)
+    assert signals + slow.show(*[0.2] * 30, height=0.06) == []
 
 
 def test_bending_is_no_fall() -> None:

@@ -175,11 +175,11 @@ def print_table(title: str, part: dict[str, Any]) -> None:
         row = part["trackers"][name]
         interval = row.get("ours_minus_this_ci95", {}).get("HOTA", "")
         say(f"{name:24s}" + "".join(f"{row['all'][f]:8.2f}" for f in FIELDS) + f"  {interval}")
-    say(f"{'HOTA':24s}" + "".join(f"{n:>11s}" for n in names))
+    say(f"{'HOTA':24s}" + "".join(f"{n:>16s}" for n in names))
     for sequence in part["trackers"][names[0]]["sequences"]:
         mark = "*" if sequence in part["tuned_on"] else " "
         values = [part["trackers"][n]["sequences"][sequence]["HOTA"] for n in names]
-        say(f"{sequence + mark:24s}" + "".join(f"{v:11.2f}" for v in values))
+        say(f"{sequence + mark:24s}" + "".join(f"{v:16.2f}" for v in values))
 
 
 def compare(args: argparse.Namespace) -> int:

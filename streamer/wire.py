@@ -12,6 +12,7 @@ Links (ipc sockets in the run folder; the reader binds, the writer connects, eit
                                                           but ``held`` when nothing was sent since that hello
                        ``credit`` {"incarnation","boot","slots":[...]}  where the ring's lane cannot carry it
                                                           (`vedette.streamer.bus.creditlane`)
+                       ``calm`` {"calm"}  nothing is in doubt about your pictures: you may look less often while they stand still
                        ``cut`` {"key","mono_ns","box","clip"}  please cut a snapshot of that moment, or a clip around it
 ``events.sock``    infer, supervisor DEALER (identity = producer) <-> hub ROUTER
     producer -> hub    ``hello`` {"producer","boot"[,"born_ns"]} first, and again every second; born_ns (monotonic): a

@@ -7,7 +7,7 @@ import os
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ WHOLE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How long is measured, at how many pictures a second. skip_still: of ``engine``, None for the daemon's own."""
+    """How long is measured, at how many pictures a second. skip_still, rest: of ``engine``; None for the daemon's own."""
 
     fps: float
     seconds: float
     warm_s: float
     skip_still: float | None = None
+    rest: bool = False
 
 
 def measure(clips: Sequence[Path], load: Load, folder: Path) -> dict[str, Any]:
@@ -42,8 +43,8 @@ def measure(clips: Sequence[Path], load: Load, folder: Path) -> dict[str, Any]:
         for i, clip in enumerate(clips)
     }  # fmt: skip
     names = list(sections)
-    extra = {} if load.skip_still is None else {"engine": {"skip_still": load.skip_still}}
-    with Daemon(sections, folder / "daemon.log", http="127.0.0.1:0", extra=extra) as daemon:
+    engine = {"rest": load.rest} | ({} if load.skip_still is None else {"skip_still": load.skip_still})
+    with Daemon(sections, folder / "daemon.log", http="127.0.0.1:0", extra={"engine": engine}) as daemon:
         meter = Meter(daemon, names)
         try:
             meter.wait(60.0 + 5.0 * cameras)
@@ -56,7 +57,7 @@ def measure(clips: Sequence[Path], load: Load, folder: Path) -> dict[str, Any]:
             processes = meter.between(before, wall_s)
             return {
                 "cameras": cameras,
-                **meter.result(wall_s, load.fps),
+                **meter.result(wall_s, load.fps, meter.pace(before)),
                 "cpu_s_per_camera_hour": round(sum(row["cpu_percent"] for row in processes) * 36 / cameras, 1),
                 "processes": processes,
             }
@@ -128,17 +129,15 @@ class Meter:
         self._lost[camera] += at[1] if epoch != at[0] else max(0, at[1] - seq - 1)
         self._last[camera] = at
 
-    def result(self, wall_s: float, fps: float = 0.0) -> dict[str, Any]:
-        """What was heard. fps: what each camera should have given; who falls behind it loses pictures, too."""
+    def result(self, wall_s: float, fps: float = 0.0, pace: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """What was heard. fps: what each camera should have given, pace: what it read; who falls behind loses, too."""
         share = {n: self._lost[n] / max(1, self._lost[n] + self._count[n]) for n in self._names}
-        due = fps * wall_s
-        for name in self._names if due > 0 else ():
-            # one picture at the border, and what opening the file again takes at the end of a loop
-            share[name] = max(share[name], (due - 2 - self._count[name]) / due)
+        for name, read in (pace or {}).items():
+            share[name] = max(share[name], 1 - read / fps)
         silent = any(self._count[name] == 0 for name in self._names)
         return {
-            "fps_total": round(sum(self._count.values()) / wall_s, 2),
-            "fps_least": round(min(self._count[name] for name in self._names) / wall_s, 2),
+            "fps_total": round(sum(pace.values() if pace else self._count.values()) * (1 if pace else 1 / wall_s), 2),
+            "fps_told": round(sum(self._count.values()) / wall_s, 2),
             "lost_most": 1.0 if silent else round(max(share.values()), 4),
             "latency_ms": _percentiles(self._latency_ms),
             "alert_commit_ms": _percentiles(self._alert_ms),
@@ -148,9 +147,28 @@ class Meter:
         """CPU seconds and memory of every process of the daemon, the supervisor included."""
         with urllib.request.urlopen(f"http://{self._http}/api/v1/processes", timeout=5) as answer:
             rows = json.load(answer)["processes"]
-        found = {row["pid"]: {"role": row["role"], "name": row["name"]} for row in rows if row["pid"]}
-        found[self._daemon.process.pid] = {"role": "supervisor", "name": "supervisor"}
+        found = {
+            row["pid"]: {
+                "role": row["role"],
+                "name": row["name"],
+                "frames": row["beat"].get("frames") if row["role"] == "capture" else None,
+                "newest_ns": row["beat"].get("last_frame_mono_ns"),
+            }
+            for row in rows
+            if row["pid"]
+        }
+        found[self._daemon.process.pid] = {"role": "supervisor", "name": "supervisor", "frames": None}
         return {pid: {**row, **_proc(pid)} for pid, row in found.items()}
+
+    def pace(self, before: dict[int, dict[str, Any]]) -> dict[str, float]:
+        """Pictures a second that each camera read since ``before``, by its own count and clock."""
+        found = {}
+        for pid, row in self.usage().items():
+            then = before.get(pid, row)
+            if row["frames"] is not None and then["frames"] is not None:
+                past_ns = row["newest_ns"] - then["newest_ns"]
+                found[row["name"]] = 1e9 * (row["frames"] - then["frames"]) / past_ns if past_ns > 0 else 0.0
+        return found
 
     def between(self, before: dict[int, dict[str, Any]], wall_s: float) -> list[dict[str, Any]]:
         """CPU in percent of one core over the measurement, and memory at its end."""

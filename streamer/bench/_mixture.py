@@ -17,6 +17,8 @@ from vedette.streamer.sources.base import EndOfStream, Want
 
 #: Seconds of clip that are played in a loop, at most.
 CLIP_S = 20.0
+#: How often a clip of H.264 repeats itself before it ends: the end of a file is not what is measured.
+TURNS = 6
 #: Noise of a sensor by day, grey levels.
 NOISE_LEVELS = 3.0
 #: Width and height of what cameras send.
@@ -44,6 +46,7 @@ def prepare(source: Path, target: Path, fps: float, *, still: bool, python: str 
         job = {
             "loop": "encode", "source": str(source), "target": str(target), "fps": fps, "size": SIZE_WH, "still": still,
             "noise": NOISE_LEVELS, "count": round(CLIP_S * fps), "gop": round(KEYFRAME_S * fps),
+            "turns": TURNS,
         }  # fmt: skip
         try:
             return str(ask_peer(python, job)["codec"])

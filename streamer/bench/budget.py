@@ -39,13 +39,13 @@ from vedette.streamer.capture.frozen import FrozenDetector
 from vedette.streamer.capture.letterbox import draw_letterbox
 from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.capture.privacy import PrivacyMask
+from vedette.streamer.cells import moved, shrink
 from vedette.streamer.config.schema import CameraDefaults, EngineSection
 from vedette.streamer.errors import SourceError
 from vedette.streamer.hub.publisher import Publisher
 from vedette.streamer.infer.batcher import Batcher
 from vedette.streamer.infer.engine import open_engine
 from vedette.streamer.infer.pipeline import Pipeline
-from vedette.streamer.infer.stillness import moved, shrink
 from vedette.streamer.offline.sample import find_clip
 from vedette.streamer.outbox.records import Draft
 from vedette.streamer.outbox.store import Outbox

@@ -2,7 +2,7 @@
 
 Every contender gets the same 720p clips, paced in real time, and the same detector. N grows until one camera loses more
 than 1 % of its pictures; then 80 % of what was sustained is measured in interleaved rounds: decoded picture to result,
-CPU, memory. Contenders: the daemon as it comes, the daemon without adaptive inference, and under ``--peers-python``
+CPU, memory. Contenders: the daemon as it comes, with ``engine.rest``, and without adaptive inference, and under ``--peers-python``
 (needs onnxruntime, opencv, supervision, trackers; PyAV makes the clips H.264) threads of OpenCV with ONNX Runtime, the
 same with supervision and ByteTrack of trackers, and Roboflow's inference pipeline where it is installed. Peers are tuned
 first: threads of the session, workers, batch.
@@ -96,10 +96,12 @@ def contenders_of(
     clips: list[Path], args: argparse.Namespace, folder: Path
 ) -> tuple[dict[str, Contender], dict[str, Row], dict[str, str]]:
     """Who takes part, how the peers were tuned, and who does not and why."""
-    ours = {"vedette": None, "vedette-no-skip": 0.0}
+    ours: dict[str, tuple[float | None, bool]] = {
+        "vedette": (None, False), "vedette-rest": (None, True), "vedette-no-skip": (0.0, False),
+    }  # fmt: skip
     contenders: dict[str, Contender] = {}
-    for name, skip in ours.items():
-        load = Load(args.fps, args.seconds, args.warm, skip)
+    for name, (skip, rest) in ours.items():
+        load = Load(args.fps, args.seconds, args.warm, skip, rest)
         contenders[name] = lambda n, load=load: measure(clips[:n], load, folder)  # type: ignore[misc]
     tuned: dict[str, Row] = {}
     missing: dict[str, str] = {}

@@ -234,7 +234,7 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
     """Pictures of ``source`` as H.264 of ``size``, or with ``still`` its first one under a sensor's fresh noise."""
     import av
 
-    rng, first, count = np.random.default_rng(1), None, 0
+    rng, first, count, packets = np.random.default_rng(1), None, 0, []
     wide, high = job["size"]
     with av.open(job["source"]) as source, av.open(job["target"], "w") as target:
         stream = target.add_stream("libx264", rate=round(job["fps"]))
@@ -248,14 +248,20 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
                     picture = np.clip(first + rng.normal(0, job["noise"], first.shape), 0, 255).astype(np.uint8)
                 packed = av.VideoFrame.from_ndarray(picture, "bgr24").reformat(format="yuv420p")
                 packed.pts, count = count, count + 1
-                for packet in stream.encode(packed):
-                    target.mux(packet)
+                packets += stream.encode(packed)
                 if not job["still"] or count >= job["count"]:
                     break
             if count >= job["count"]:
                 break
-        for packet in stream.encode():
-            target.mux(packet)
+        packets += stream.encode()
+        kept = [(bytes(packet), packet.pts, packet.dts, packet.is_keyframe, packet.time_base) for packet in packets]
+        for turn in range(job["turns"]):  # each turn begins with a keyframe that nothing before it is needed for
+            for data, pts, dts, is_keyframe, base in kept:
+                packet = av.Packet(data)
+                packet.stream, packet.time_base, packet.is_keyframe = stream, base, is_keyframe
+                shift = round(turn * count / job["fps"] / base)
+                packet.pts, packet.dts = pts + shift, dts + shift
+                target.mux(packet)
     return {"codec": "h264", "pictures": count}
 
 

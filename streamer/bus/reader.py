@@ -122,6 +122,12 @@ class FrameReader:
                 self._ring_bell()
             self._drain_for_others()
 
+    def tell_calm(self, camera: str, *, calm: bool) -> None:
+        """Tell a camera whether anything is in doubt about its pictures; one that is away is not told."""
+        with self._lock:
+            self._send(camera, [b"calm", wire.encode({"calm": calm})])
+            self._drain_for_others()
+
     def forget(self, camera: str) -> None:
         """Drop what waits of a camera that was removed; leases already taken stay valid."""
         with self._lock:

@@ -58,6 +58,8 @@ class FrameWriter:
         self._next_hello = 0.0
         self._lock = threading.Lock()
         self._cuts: deque[Cut] = deque(maxlen=1024)
+        #: The reader's word that nothing is in doubt about the pictures so far.
+        self.calm = False
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         tune(self._socket)
@@ -268,6 +270,8 @@ class FrameWriter:
         elif kind == b"credit":
             if message["boot"] == self._boot and message["incarnation"] == self.incarnation:
                 self._take_back(int(slot) for slot in message["slots"])
+        elif kind == b"calm":
+            self.calm = message["calm"] is True
         elif kind == b"cut":
             self._cuts.append(Cut.of(message))
         else:
@@ -278,6 +282,7 @@ class FrameWriter:
         self._drain_lane()
         if boot != self._boot:
             self._boot, self._key = boot, key_of(self.incarnation, boot)
+            self.calm = False
             held = set()  # a new reader holds nothing, and drops what was paid for by another one
         elif sent != self.sent:
             return  # frames were sent since that hello; the next one will tell

@@ -24,9 +24,11 @@ from vedette.streamer.capture.pacing import RealTime, Sampler, SourceClock
 from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.capture.privacy import PrivacyMask
 from vedette.streamer.capture.reconnect import Backoff, Cadence, wait_to_open
+from vedette.streamer.capture.resting import Rest
 from vedette.streamer.config.schema import CameraSection
 from vedette.streamer.errors import SourceError, SourceRefused
 from vedette.streamer.log import redact
+from vedette.streamer.picturestats import PictureStats
 from vedette.streamer.sources import EndOfStream, Reader, Want, kind_of
 from vedette.streamer.types import Frame
 
@@ -64,6 +66,7 @@ class Camera:
         stopping: threading.Event,
         interval_s: float | None = None,
         first_epoch: int | None = None,
+        rest: bool = False,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.name = name
@@ -82,6 +85,9 @@ class Camera:
         self._cadence = Cadence(interval_s)
         self._backoff = Backoff()
         self._paced = not self._kind.live and section.pace == "realtime"
+        self._may_rest = rest and (self._kind.live or self._paced)
+        self._box: Letterbox | None = None
+        self._stats: PictureStats | None = None
         # Milliseconds since the machine started: every life of this camera begins above all epochs of the one before.
         self._epoch = clock_ns() // 1_000_000 if first_epoch is None else first_epoch
         self._connections = 0
@@ -123,6 +129,7 @@ class Camera:
             open_timeout_s=OPEN_TIMEOUT_S,
             read_timeout_s=self._cadence.silence_s(UNKNOWN_SILENCE_S),
             analyze_s=self._analyze_s,
+            rest=self._may_rest,
         )
         self._say("connecting", deadline_s=3 * OPEN_TIMEOUT_S + 2 * want.analyze_s)
         began = time.monotonic()
@@ -146,6 +153,7 @@ class Camera:
         self._cadence.restart()
         self._frozen.restart()
         clock, sampler, pace = SourceClock(), Sampler(self._section.fps), RealTime()
+        rest = Rest(reader, wanted=self._may_rest)
         grabbed = 0
         while not self._stopping.is_set():
             try:
@@ -159,15 +167,19 @@ class Camera:
             grabbed += 1
             if self._kind.live:
                 self._cadence.saw(arrived_s, source_s)
-            if sampler.takes(source_s):
+            # while it rests every picture that is decoded counts, whatever the beat
+            if sampler.takes(source_s) or (rest.fresh and rest.canvas is not None):
                 if self._paced and self._hold(pace, source_s):
                     break
-                self._take(reader.retrieve(), stamp_s, source_s, reader, time.monotonic() - began)
+                if rest.fresh:
+                    self._take(reader.retrieve(), stamp_s, source_s, reader, time.monotonic() - began, rest)
+                else:
+                    self._take_again(rest.again(source_s, calm=self._writer.calm), source_s)
                 self._backoff.healthy(time.monotonic() - began)
             self._progress()
         return False
 
-    def _take(self, picture: U8, stamp_s: float, source_s: float, reader: Reader, after_s: float) -> None:
+    def _take(self, picture: U8, stamp_s: float, source_s: float, reader: Reader, after_s: float, rest: Rest) -> None:
         """One picture, from decoded to sent."""
         mono_ns, wall_s = self._clock_ns(), time.time()
         self._mask.apply(picture)
@@ -177,10 +189,23 @@ class Camera:
         self._rate.saw(mono_ns / 1e9)
         self._last_frame_ns = mono_ns
         self._note(picture, reader, after_s, frozen=frozen)
-        self._send(picture, source_s, mono_ns, wall_s)
+        self._send(picture, source_s, mono_ns, wall_s, rest)
         self._seq += 1
 
-    def _send(self, picture: U8, source_s: float, mono_ns: int, wall_s: float) -> None:
+    def _take_again(self, canvas: U8 | None, source_s: float) -> None:
+        """A picture that need not be decoded: count it, and send the last one again when there is one to send."""
+        mono_ns = self._clock_ns()
+        self._frames += 1
+        self._rate.saw(mono_ns / 1e9)
+        self._last_frame_ns = mono_ns
+        if canvas is not None and self._box is not None:
+            frame = Frame(
+                self.name, self._epoch, self._seq, mono_ns, source_s, time.time(), canvas, self._box, self._stats
+            )
+            self._writer.send(frame)
+            self._seq += 1
+
+    def _send(self, picture: U8, source_s: float, mono_ns: int, wall_s: float, rest: Rest) -> None:
         while not self._paced and not self._kind.live and not self._stopping.is_set():
             if self._writer.wait_credit(0.1):
                 break
@@ -188,9 +213,12 @@ class Camera:
         view = self._writer.reserve(*self._input_hw)
         if view is None:
             return
-        box: Letterbox = draw_letterbox(picture, view)
-        stats = self._meter.measure(view, box, mono_ns / 1e9 if self._kind.live else source_s)
-        self._writer.send(Frame(self.name, self._epoch, self._seq, mono_ns, source_s, wall_s, view, box, stats))
+        self._box = draw_letterbox(picture, view)
+        self._stats = self._meter.measure(view, self._box, mono_ns / 1e9 if self._kind.live else source_s)
+        rest.saw(view, source_s, calm=self._writer.calm)
+        self._writer.send(
+            Frame(self.name, self._epoch, self._seq, mono_ns, source_s, wall_s, view, self._box, self._stats)
+        )
 
     def _note(self, picture: U8, reader: Reader, after_s: float, *, frozen: bool) -> None:
         """Say once what has changed: the size, the state."""

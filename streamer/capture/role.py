@@ -57,6 +57,7 @@ def run(life: Life) -> int | None:
         interval_s=life.setup.extra.get("interval_s"),
         # Another host's monotonic clock starts again when that host does; its wall clock goes on.
         first_epoch=None if ring else int(time.time() * 1000),
+        rest=life.config.engine.rest and life.config.engine.skip_still != 0,
     )
     thread = threading.Thread(target=camera.run, name="source", daemon=True)
     thread.start()

@@ -65,7 +65,8 @@ class EngineSection(_Section):
     """Which detector runs, where, and how precisely. size: engine input, width x height. temporal: the model of learned
     evidence, for every camera; None: the shipped one, where a rule asks for it. window: frames it attends to, None: its own.
     skip_still: how long the detector's answer stands while nothing moves, seconds (`vedette.streamer.infer.stillness`); 0: never.
-    None: 1 in the daemon, 0 in ``vedette process``."""
+    None: 1 in the daemon, 0 in ``vedette process``. rest: H.264 and HEVC cameras decode only keyframes while nothing moves
+    (`vedette.streamer.sources.packets`); what is too small to change the size of a packet is then seen up to 2 s later."""
 
     detector: str = "vedette-nano"
     backend: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
@@ -75,6 +76,7 @@ class EngineSection(_Section):
     window: Annotated[int, Field(ge=1, le=1024)] | None = None
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
     skip_still: Annotated[float, Field(ge=0, le=60)] | None = None
+    rest: bool = False
     family: Literal["yolox", "nanodet", "detr", "yolo-e2e"] | None = None
     labels: list[str] | None = None
 

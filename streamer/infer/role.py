@@ -128,6 +128,7 @@ class Station:
         now_s = time.monotonic()
         self._stats = InferStats(now_s)
         self._last_s: dict[str, float] = {}
+        self._told: dict[str, tuple[int, bool]] = {}
         self._next_line_s = now_s + LINE_EVERY_S
         self._next_beat_s = now_s
         self._beat(force=True)
@@ -188,7 +189,15 @@ class Station:
         slots = {moment.camera: int(slot) for moment, slot in zip(moments, batch.slots, strict=True)}
         for outcome in outcomes:
             self._engine.settle(slots[outcome.moment.camera], settled=outcome.settled)
+            self._reassure(outcome)
             self._tell(outcome, by_camera[outcome.moment.camera], taken_ns, done_ns)
+
+    def _reassure(self, outcome: Outcome) -> None:
+        """Tell a capture process, when it changes, whether anything is in doubt; each of its epochs anew."""
+        camera, told = outcome.moment.camera, (outcome.moment.epoch, outcome.settled)
+        if self._told.get(camera) != told:
+            self._told[camera] = told
+            self._reader.tell_calm(camera, calm=outcome.settled)
 
     def _scene(self, batch: Batch, seen: Perception) -> F32 | None:
         """Scene tokens, and where learned evidence is asked for how the pictures move."""
@@ -313,6 +322,7 @@ class Station:
             self._batcher.forget(camera)
             self._reader.forget(camera)
             self._stats.forget(camera)
+            self._told.pop(camera, None)
             self._last_s.pop(camera, None)
         for camera, section in config.cameras.items():
             if old.cameras.get(camera) != section:

@@ -2,7 +2,7 @@
 
 What moved is measured against the picture the engine last looked at, not against the one before, so that slow motion
 adds up and is seen. An answer is repeated only while nothing is open: no track is new, none is coasting (`settle`),
-and for a bounded time. What the repeats cannot do is confirm a ghost or bury somebody whom the engine overlooked once.
+and for a bounded time, unless the picture is the very same one (a camera that rests sends its last one again). What the repeats cannot do is confirm a ghost or bury somebody whom the engine overlooked once.
 """
 
 from __future__ import annotations
@@ -10,20 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import Batch, Detections, Engine, EngineSpec, Perception
+from vedette.streamer.cells import MOVED_MOST, U8, moved, shrink
 
-U8 = NDArray[np.uint8]
-
-#: Side of the cells that pictures are compared by, pixels of the engine's input: averaging takes the sensor's noise away.
-CELL_PX = 4
-#: A cell has moved when one of its colours changed by more than this, of 255 levels.
-MOVED_LEVELS = 10
-#: So many colours of cells may move by noise alone.
-MOVED_MOST = 3
 #: How long an answer may stand unless configured, seconds; see `SkipStill`.
 SKIP_STILL_S = 1.0
 
@@ -93,20 +85,10 @@ class SkipStill:
         look = self._last.get(int(batch.slots[i]))
         if look is None or not look.settled or batch.reset[i] or look.cells.shape != cells.shape:
             return False
-        return 0 <= batch.time_s[i] - look.time_s < self.most_s - 1e-6 and moved(cells, look.cells) <= MOVED_MOST
-
-
-def shrink(pixels: U8) -> U8:
-    """The cells of a picture u8 [H,W,3], u8 [H/4,W/4,3]."""
-    height, width = pixels.shape[:2]
-    size = (max(1, width // CELL_PX), max(1, height // CELL_PX))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def moved(cells: U8, before: U8) -> int:
-    """How many colours of cells changed by more than `MOVED_LEVELS`."""
-    _, changed = cv2.threshold(cv2.absdiff(cells, before), MOVED_LEVELS, 255, cv2.THRESH_BINARY)
-    return cv2.countNonZero(changed.reshape(-1))
+        age_s = batch.time_s[i] - look.time_s
+        if 0 <= age_s < self.most_s - 1e-6:
+            return moved(cells, look.cells) <= MOVED_MOST
+        return bool(age_s >= 0 and (cells == look.cells).all())
 
 
 def rows_of(batch: Batch, rows: Sequence[int]) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,14 @@ class Want:
 
     open_timeout_s, read_timeout_s: silence longer than this is an error; longer ones forgive slower cameras and
     notice dead ones later. analyze_s: how much of a stream is looked at before it counts as opened; more opens stranger
-    streams, and every opening takes that long.
+    streams, and every opening takes that long. rest: whether the reader should be a `Resting` one where it can.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"
     open_timeout_s: float = 10.0
     read_timeout_s: float = 20.0
     analyze_s: float = 0.5
+    rest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,18 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Resting(Reader, Protocol):
+    """A reader that need not decode everything while nothing moves."""
+
+    fresh: bool
+    """Whether the last ``grab`` made a new picture; while it rests most do not, and there is nothing to retrieve."""
+
+    def rest(self, wanted: bool) -> None:
+        """Nothing moves (any more): decode as little as is safe, until told otherwise or until something stirs."""
+        ...
 
 
 def _no_problem(_source: str) -> str | None:

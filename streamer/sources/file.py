@@ -30,11 +30,12 @@ def _open(source: str, want: Want) -> Reader:
         raise SourceRefused(f"{path}: is empty; was it copied completely?")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path}: cannot be read: permission denied")
-    from vedette.streamer.sources.opencv import CONTAINERS, OpenCvReader
+    from vedette.streamer.sources.opencv import CONTAINERS
+    from vedette.streamer.sources.packets import open_reader
 
     try:
         # Only this file: a playlist must not lead to other files or hosts.
-        return OpenCvReader(
+        return open_reader(
             f"file:{path.absolute()}",
             want,
             live=False,

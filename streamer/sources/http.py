@@ -23,14 +23,15 @@ def _address(source: str) -> tuple[str, int] | None:
 
 def _open(source: str, want: Want) -> Reader:
     final = ask_http(source, want.open_timeout_s)
-    from vedette.streamer.sources.opencv import CONTAINERS, PLAYLISTS, OpenCvReader, network_options
+    from vedette.streamer.sources.opencv import CONTAINERS, PLAYLISTS, network_options
+    from vedette.streamer.sources.packets import open_reader
 
     named = any(word in urlsplit(source).path.lower() for word in ("m3u8", "mpd"))
     options = network_options(want, "http,https,tcp,tls,crypto,httpproxy") | {
         "max_redirects": "0",  # FFmpeg 8 and newer; we went there ourselves
         "format_whitelist": f"{CONTAINERS},{PLAYLISTS}" if named else CONTAINERS,
     }
-    return OpenCvReader(final, want, live=True, options=options)
+    return open_reader(final, want, live=True, options=options)
 
 
 KIND = Kind(live=True, takes=_takes, open=_open, address=_address)

@@ -7,7 +7,7 @@ so they are turned off before it is loaded. One thread decodes: processes are th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class OpenCvReader:
     """A `Reader` over ``cv2.VideoCapture``.
 
     live: the end of the stream is an error. bottom_up: whether uncompressed rows are stored last one first, None when
-    that is not known; see `_unsafe`.
+    that is not known; see `_unsafe`. packets: of these codecs, `grab` only reads and `retrieve` gives the packet, u8 [N].
     """
 
     def __init__(
@@ -64,8 +64,9 @@ class OpenCvReader:
         live: bool,
         options: Mapping[str, str] | None = None,
         bottom_up: bool | None = None,
+        packets: Collection[str] = (),
     ) -> None:
-        self._name = redact(str(source))
+        self.name = redact(str(source))
         self._live = live
         self._buffer: U8 | None = None
         self._capture = cv2.VideoCapture()
@@ -82,17 +83,18 @@ class OpenCvReader:
         try:
             opened = self._capture.open(source, api, parameters)
         except cv2.error as error:
-            raise SourceError(f"{self._name}: cannot be opened: {error.err or error}") from error
+            raise SourceError(f"{self.name}: cannot be opened: {error.err or error}") from error
         if not opened:
-            raise SourceError(f"{self._name}: cannot be opened as video")
+            raise SourceError(f"{self.name}: cannot be opened as video")
         self._info = self._describe()
         self._raw = api == cv2.CAP_FFMPEG and bottom_up is not False and self._unsafe()
         if self._raw and (bottom_up is None or not self._capture.set(cv2.CAP_PROP_FORMAT, -1)):
             self.close()
-            raise SourceRefused(f"{self._name}: uncompressed BGR video is read from AVI files only; convert it")
+            raise SourceRefused(f"{self.name}: uncompressed BGR video is read from AVI files only; convert it")
+        self.packets = self._info.codec in packets and bool(self._capture.set(cv2.CAP_PROP_FORMAT, -1))
         if self._info.width * self._info.height > MAX_PIXELS:
             self.close()
-            raise SourceRefused(f"{self._name}: pictures of {self._info.width}x{self._info.height} are too large")
+            raise SourceRefused(f"{self.name}: pictures of {self._info.width}x{self._info.height} are too large")
 
     @property
     def info(self) -> Info:
@@ -104,11 +106,11 @@ class OpenCvReader:
         try:
             good = self._capture.grab()
         except cv2.error as error:
-            raise SourceError(f"{self._name}: decoding failed: {error.err or error}") from error
+            raise SourceError(f"{self.name}: decoding failed: {error.err or error}") from error
         if not good:
             if self._live:
-                raise SourceError(f"{self._name}: stopped delivering pictures")
-            raise EndOfStream(self._name)
+                raise SourceError(f"{self.name}: stopped delivering pictures")
+            raise EndOfStream(self.name)
         return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
 
     def retrieve(self) -> U8:
@@ -116,19 +118,31 @@ class OpenCvReader:
         try:
             good, picture = self._capture.retrieve(None if self._raw else self._buffer)
         except cv2.error as error:
-            raise SourceError(f"{self._name}: a picture cannot be converted: {error.err or error}") from error
+            raise SourceError(f"{self.name}: a picture cannot be converted: {error.err or error}") from error
         if not good or picture is None or picture.size == 0:
-            raise SourceError(f"{self._name}: a picture cannot be converted")
+            raise SourceError(f"{self.name}: a picture cannot be converted")
         if self._raw:
             return self._rows(picture)
         if picture.shape[0] * picture.shape[1] > MAX_PIXELS:
-            raise SourceRefused(f"{self._name}: a picture of {picture.shape[1]}x{picture.shape[0]} is too large")
+            raise SourceRefused(f"{self.name}: a picture of {picture.shape[1]}x{picture.shape[0]} is too large")
         if picture.ndim == 2 or picture.shape[2] == 1:
             picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
         elif picture.shape[2] == 4:
             picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2BGR)
         self._buffer = picture
         return picture  # type: ignore[no-any-return]
+
+    def packet(self) -> tuple[bytes, bool]:
+        """The packet that was grabbed, and whether it begins with a keyframe. Raises SourceError."""
+        good, data = self._capture.retrieve()
+        if not good or data is None:
+            raise SourceError(f"{self.name}: a packet cannot be read")
+        return data.tobytes(), bool(self._capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME))
+
+    def headers(self) -> bytes:
+        """What the container says once for all packets (parameter sets), empty when nothing."""
+        good, data = self._capture.retrieve(flag=int(self._capture.get(cv2.CAP_PROP_CODEC_EXTRADATA_INDEX)))
+        return data.tobytes() if good and data is not None else b""
 
     def close(self) -> None:
         """Let the source go."""
@@ -148,7 +162,7 @@ class OpenCvReader:
         height, width = self._info.height, self._info.width
         stride = (width * 3 + 3) // 4 * 4
         if packet.size < height * stride:
-            raise SourceError(f"{self._name}: a picture is cut short: needs {height * stride} bytes, has {packet.size}")
+            raise SourceError(f"{self.name}: a picture is cut short: needs {height * stride} bytes, has {packet.size}")
         rows = packet.reshape(-1)[: height * stride].reshape(height, stride)[::-1, : width * 3]
         return np.ascontiguousarray(rows).reshape(height, width, 3)
 

@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from vedette.engines.api import Batch, Detections, EngineSpec, Letterbox, Perception
+from vedette.streamer.cells import moved, shrink
 from vedette.streamer.config.schema import CameraDefaults, EngineSection
 from vedette.streamer.infer.engine import open_engine
-from vedette.streamer.infer.stillness import SkipStill, moved, shrink
+from vedette.streamer.infer.stillness import SkipStill
 from vedette.streamer.offline.process import Options, process_file
 
 HW = (64, 96)
@@ -65,12 +66,24 @@ def test_a_still_picture_gets_the_last_answer_until_the_bound(scene: NDArray[np.
     eyes = SkipStill(engine, 1.0)
     answers = []
     for i in range(21):
-        perception = eyes.infer(batch_of((0, scene, i / 10)))
+        perception = eyes.infer(batch_of((0, scene + np.uint8(i % 3), i / 10)))
         eyes.settle(0, settled=True)
         assert perception.scene is not None
         answers.append((round(float(perception.detections[0].score[0]) * 1000), int(perception.scene[0, 0, 0])))
     assert answers == [(1, 1)] * 10 + [(2, 2)] * 10 + [(3, 3)]
     assert (eyes.looked, eyes.skipped, len(engine.seen)) == (3, 18, 3)
+
+
+def test_the_very_same_picture_is_looked_at_once(scene: NDArray[np.uint8]) -> None:
+    """What a camera sends again while it rests costs no look, however long it rests; one grey level more does."""
+    engine = CountingEngine()
+    eyes = SkipStill(engine, 1.0)
+    for time_s in (0.0, 0.9, 1.8, 30.0):
+        eyes.infer(batch_of((0, scene, time_s)))
+        eyes.settle(0, settled=True)
+    assert eyes.looked == 1
+    eyes.infer(batch_of((0, scene + np.uint8(1), 30.1)))
+    assert eyes.looked == 2
 
 
 def test_sensor_noise_is_not_motion(scene: NDArray[np.uint8]) -> None:

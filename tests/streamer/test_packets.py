@@ -1,0 +1,71 @@
+"""Reading packets: the same pictures as OpenCV's, and which sizes stir."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vedette.streamer.sources import file
+from vedette.streamer.sources.base import Resting, Want
+from vedette.streamer.sources.libav import libraries
+from vedette.streamer.sources.packets import SizeWatch
+
+
+def learned(sizes: list[int], keyframe: int = 60_000) -> SizeWatch:
+    """A watch that has seen these packets."""
+    watch = SizeWatch()
+    watch.keyframe(keyframe)
+    for size in sizes:
+        watch.saw(size)
+    return watch
+
+
+@pytest.fixture
+def noise() -> list[int]:
+    """A still scene's packets: 2000 bytes, give or take."""
+    return np.random.default_rng(1).normal(2000, 60, 90).astype(int).tolist()
+
+
+def test_noise_does_not_stir_and_a_larger_packet_does(noise: list[int]) -> None:
+    """The sizes of a still scene are what is usual; half as much again is not."""
+    watch = learned(noise)
+    assert watch.tells()
+    assert not any(watch.stirs(size) for size in noise)
+    assert watch.stirs(3100)
+
+
+def test_a_little_more_in_every_packet_stirs(noise: list[int]) -> None:
+    """What is too small for one packet shows in five in a row."""
+    watch = learned(noise)
+    assert not watch.stirs(2500)
+    for _ in range(4):
+        watch.saw(2500)
+    assert watch.stirs(2500)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keyframe"),
+    [([2000] * 10, 60_000), ([2000] * 90, 0), ([20_000] * 90, 60_000), ([100, 9000] * 45, 60_000)],
+    ids=["too few", "no keyframe", "filled to a constant bitrate", "B-pictures"],
+)
+def test_sizes_that_tell_nothing_are_not_trusted(sizes: list[int], keyframe: int) -> None:
+    """The reader does not rest on them."""
+    assert not learned(sizes, keyframe).tells()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["car-detection.mp4", "Retail02_short.mp4"])
+def test_packets_give_the_pictures_that_opencv_gives(data_dir: Path, name: str) -> None:
+    """H.264 and HEVC, B-pictures among them: to the bit, with the same times."""
+    if libraries() is None:
+        pytest.skip("this build of OpenCV brings no FFmpeg library that can be called")
+    source = str(data_dir / "clips" / name)
+    with closing(file.KIND.open(source, Want())) as plain, closing(file.KIND.open(source, Want(rest=True))) as resting:
+        assert isinstance(resting, Resting)
+        for _ in range(25):
+            assert resting.grab() == pytest.approx(plain.grab(), abs=1e-4)
+            assert np.array_equal(resting.retrieve(), plain.retrieve())
+            assert resting.fresh

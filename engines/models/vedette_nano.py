@@ -85,7 +85,7 @@ class Head(nn.Module):
         self.tower, self.out = conv(c, c), nn.Conv2d(c, rows, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.tower(x))  # type: ignore[no-any-return]
+        return self.out(self.tower(x))
 
 
 @dataclass(slots=True)

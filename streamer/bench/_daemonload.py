@@ -57,7 +57,7 @@ def measure(clips: Sequence[Path], load: Load, folder: Path) -> dict[str, Any]:
             processes = meter.between(before, wall_s)
             return {
                 "cameras": cameras,
-                **meter.result(wall_s, load.fps, meter.pace(before)),
+                **meter.result(wall_s, load.fps, meter.pace()),
                 "cpu_s_per_camera_hour": round(sum(row["cpu_percent"] for row in processes) * 36 / cameras, 1),
                 "processes": processes,
             }
@@ -75,7 +75,7 @@ class Meter:
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
-        for topic in ("track.", "alert.", "status.hub"):
+        for topic in ("track.", "alert.", "status."):
             self._socket.subscribe(topic)
         self._socket.connect(daemon.publish)
         self.forget()
@@ -87,6 +87,7 @@ class Meter:
         self._count: dict[str, int] = defaultdict(int)
         self._lost: dict[str, int] = defaultdict(int)
         self._last: dict[str, tuple[int, int]] = {}
+        self._read: dict[str, list[float]] = defaultdict(list)
 
     def wait(self, timeout_s: float) -> None:
         """Until every camera was heard and the hub told its HTTP address."""
@@ -113,6 +114,8 @@ class Meter:
         message = json.loads(raw)
         if topic == b"status.hub":
             self._http = message.get("http") or self._http
+        elif topic.startswith(b"status."):
+            self._read[message["camera"]].append(float(message["fps"]))
         elif topic.startswith(b"alert."):
             total = message["latency_ms"]["total"]
             if message["phase"] == "start" and total is not None:
@@ -147,28 +150,13 @@ class Meter:
         """CPU seconds and memory of every process of the daemon, the supervisor included."""
         with urllib.request.urlopen(f"http://{self._http}/api/v1/processes", timeout=5) as answer:
             rows = json.load(answer)["processes"]
-        found = {
-            row["pid"]: {
-                "role": row["role"],
-                "name": row["name"],
-                "frames": row["beat"].get("frames") if row["role"] == "capture" else None,
-                "newest_ns": row["beat"].get("last_frame_mono_ns"),
-            }
-            for row in rows
-            if row["pid"]
-        }
-        found[self._daemon.process.pid] = {"role": "supervisor", "name": "supervisor", "frames": None}
+        found = {row["pid"]: {"role": row["role"], "name": row["name"]} for row in rows if row["pid"]}
+        found[self._daemon.process.pid] = {"role": "supervisor", "name": "supervisor"}
         return {pid: {**row, **_proc(pid)} for pid, row in found.items()}
 
-    def pace(self, before: dict[int, dict[str, Any]]) -> dict[str, float]:
-        """Pictures a second that each camera read since ``before``, by its own count and clock."""
-        found = {}
-        for pid, row in self.usage().items():
-            then = before.get(pid, row)
-            if row["frames"] is not None and then["frames"] is not None:
-                past_ns = row["newest_ns"] - then["newest_ns"]
-                found[row["name"]] = 1e9 * (row["frames"] - then["frames"]) / past_ns if past_ns > 0 else 0.0
-        return found
+    def pace(self) -> dict[str, float]:
+        """Pictures a second that each camera read, as its status said every second; a camera that rests reads, too."""
+        return {name: sum(told) / len(told) for name, told in self._read.items()}
 
     def between(self, before: dict[int, dict[str, Any]], wall_s: float) -> list[dict[str, Any]]:
         """CPU in percent of one core over the measurement, and memory at its end."""

@@ -167,7 +167,7 @@ class PacketReader:
 
     def _keep(self, data: bytes, pts: int, is_key: bool) -> bool:
         """Take a packet in without decoding more than must be; false when there is nothing to tell of it."""
-        stirs = not is_key and self._watch.stirs(len(data))
+        stirs = self._resting and not is_key and self._watch.stirs(len(data))
         self._note(data, is_key)
         if is_key:
             self._kept, self._kept_bytes = [], 0

@@ -11,7 +11,7 @@ import pytest
 from vedette.streamer.sources import file
 from vedette.streamer.sources.base import Resting, Want
 from vedette.streamer.sources.libav import libraries
-from vedette.streamer.sources.packets import SizeWatch
+from vedette.streamer.sources.packets import PacketReader, SizeWatch
 
 
 def learned(sizes: list[int], keyframe: int = 60_000) -> SizeWatch:
@@ -69,3 +69,26 @@ def test_packets_give_the_pictures_that_opencv_gives(data_dir: Path, name: str) 
             assert resting.grab() == pytest.approx(plain.grab(), abs=1e-4)
             assert np.array_equal(resting.retrieve(), plain.retrieve())
             assert resting.fresh
+
+
+@pytest.mark.data
+def test_a_reader_that_is_called_back_while_it_keeps_packets_gives_the_very_next_picture(data_dir: Path) -> None:
+    """Rest ends between two packets: what was kept is decoded, and the next picture is OpenCV's to the bit."""
+    source = str(data_dir / "clips" / "car-detection.mp4")
+    with closing(file.KIND.open(source, Want())) as plain, closing(file.KIND.open(source, Want(rest=True))) as resting:
+        if not isinstance(resting, PacketReader):
+            pytest.skip("this build of OpenCV brings no FFmpeg library that can be called")
+        for _ in range(20):
+            plain.grab()
+            resting.grab()
+        resting._watch.tells = resting._watch.stirs = lambda *_: False  # type: ignore[method-assign,assignment]
+        resting._resting = True  # whatever the sizes of a moving scene say
+        for _ in range(6):
+            plain.grab()
+            resting.grab()
+            assert not resting.fresh
+        resting.rest(False)
+        del resting._watch.tells, resting._watch.stirs
+        assert resting.grab() == pytest.approx(plain.grab(), abs=1e-4)
+        assert resting.fresh
+        assert np.array_equal(resting.retrieve(), plain.retrieve())

@@ -6,8 +6,8 @@
 
 Within a person: views of one episode on two sheets. Between people: those of one episode, who share scene and light.
 The fit maximises the second against the first (Fisher 1936; shrinkage as Ledoit and Wolf 2004 argue for). It is closed
-form: a minute of one core, the same result every time. Deeper features, an MLP with InfoNCE on top and distilling a
-re-identification network were tried, and generalised no better from so few people.
+form: a minute of one core, the same result every time. Deeper features separated
+people worse, and one MLP trained with InfoNCE on top no better, from so few people.
 """
 
 from __future__ import annotations

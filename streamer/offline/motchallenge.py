@@ -21,6 +21,8 @@ from vedette.streamer.errors import ConfigError
 from vedette.streamer.types import Tracks
 
 Report = Callable[[str], None]
+#: No picture is so large, pixels; beyond it float32 overflows.
+LARGEST = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ def parse_line(text: str) -> tuple[int, float, float, float, float, float]:
     if not frame.is_integer() or frame < 1 or frame > 2**53:
         raise ValueError("needs a frame number from 1 on")
     x, y, w, h, conf = values if len(values) == 5 else [*values, 1.0]
-    if not all(math.isfinite(v) for v in (x, y, w, h, conf)):
-        raise ValueError("needs finite numbers")
+    if not all(abs(v) <= LARGEST for v in (x, y, w, h, conf)):  # NaN fails, too
+        raise ValueError(f"needs finite numbers up to {LARGEST:.0e}")
     if w <= 0 or h <= 0:
         raise ValueError("needs a width and a height above 0")
     return int(frame), x, y, w, h, conf

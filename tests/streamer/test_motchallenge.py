@@ -52,6 +52,7 @@ def test_a_line_becomes_a_normalised_detection_of_its_frame() -> None:
         ("1,-1,1,1,0,5,0.9", "above 0"),
         ("1,-1,1,1,5,-5,0.9", "above 0"),
         ("1,-1,nan,1,5,5,0.9", "finite"),
+        ("1,-1,1e300,1,5,5,0.9", "up to 1e+09"),
         ("6,-1,1,1,5,5,0.9", "seqLength 5"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the children of ``tests/streamer/test_child.py`` do. Each takes a Life, as every role."""
+"""What the children of ``tests/streamer/supervisor/test_child.py`` do. Each takes a Life, as every role."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.daemon import wait_for
 from tests.faults.proxy import Proxy
 from tests.faults.report import tell
-from tests.streamer.sink_ends import Receiver, commit, opened
+from tests.streamer.sinks.sink_ends import Receiver, commit, opened
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.eventlink import EventLink
 from vedette.streamer.sinks.runner import SinkRunner

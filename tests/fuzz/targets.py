@@ -19,9 +19,9 @@ from unittest import mock
 
 import jsonschema
 
-from tests.streamer.delivery_models import ModelSubscription, Plant
-from tests.streamer.delivery_wire import Clock, FakeContext, FakeSocket
-from tests.streamer.delivery_world import World
+from tests.streamer.outbox.delivery_models import ModelSubscription, Plant
+from tests.streamer.outbox.delivery_wire import Clock, FakeContext, FakeSocket
+from tests.streamer.outbox.delivery_world import World
 from vedette.engines import load
 from vedette.engines.api import EngineFault
 from vedette.engines.temporal_spec import spec_from_json

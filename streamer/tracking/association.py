@@ -26,6 +26,10 @@ _LANE = 4096.0
 DENSE = 8192
 #: Cells of a block up to which solving costs less than looking whether it needs to be.
 _SMALL = 400
+#: Among matches of equal worth the solver's choice would depend on what else it is shown at once, other cameras included.
+#: So pairs differ by less than anything that matters, by place among their camera's tracks and detections, modulo `_TIES`.
+_TIES, _TIE_WEIGHT = 64, 1e-13
+_TIE = _TIE_WEIGHT * (((np.arange(1, _TIES * _TIES + 1) ** 2 * 7919) % 10007 * 104729) % 10007)
 #: the facts of the edges that lie across: right, bottom, left, top
 _FACING = np.array([2, 3, 0, 1])
 
@@ -131,8 +135,14 @@ def score_pairs(
         gain += c.appearance_weight * np.einsum("nd,nd->n", look[track], seen.embedding[sighting])
     np.maximum(gain, 0.0, out=gain)
     gain += 0.1 + c.high_bonus if seen.high is None else 0.1 + c.high_bonus * theirs[7]
+    gain += _TIE.take(_place(track, view) % _TIES * _TIES + _place(sighting, seen.view) % _TIES)
     gain *= fits
     return Pairs(track, sighting, overlap, gain)
+
+
+def _place(index: I64, view: I64 | None) -> I64:
+    """The place of each entry among those of its own camera; view: the camera of every possible entry, ascending."""
+    return index if view is None else index - np.searchsorted(view, view).take(index)
 
 
 def _facts_of(box: F64, score: F64, group: F64 | I64, margin: F64 | float) -> F64:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vedette.engines.api import LABELS, Detections
@@ -203,6 +203,9 @@ _STEPS = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(_STEPS)
+@example(
+    [("a", []), ("a", []), ("b", [(0.5, 1.0), (0.5, 1.0)]), ("b", [(0.75, 1.0), (0.5, 1.0)])]
+)  # two tracks worth the same
 def test_how_pictures_are_batched_changes_nothing(steps: list[tuple[str, list[tuple[float, float]]]]) -> None:
     """Two cameras stepped one by one give exactly what they give stepped together."""
     queues: Mapping[str, list[Any]] = {name: [feet for camera, feet in steps if camera == name] for name in "ab"}

@@ -22,6 +22,8 @@ Colour = tuple[int, int, int]
 
 #: An alert stays in the banner for this long, seconds.
 BANNER_S = 3.0
+#: A track that nobody has seen for longer is a memory, not something to point at, seconds.
+COASTING_S = 0.5
 #: Lines of the banner, at most.
 BANNER_LINES = 4
 ALARM: Colour = (48, 48, 230)
@@ -57,6 +59,8 @@ class Annotator:
         self._draw_places(picture, unit)
         alarmed = {track for tracks_of in self._open.values() for track in tracks_of}
         for track in tracks:
+            if track.get("since_seen_s", 0) > COASTING_S:
+                continue
             _draw_track(picture, track, track["id"] in alarmed, unit)
         shown = [text for since_s, text in self._banner if 0 <= time_s - since_s <= BANNER_S]
         for row, text in enumerate(shown):

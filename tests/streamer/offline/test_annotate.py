@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vedette.streamer.offline.annotate import ALARM, BANNER_S, Annotator, colour_of, short_id
+from vedette.streamer.offline.annotate import ALARM, BANNER_S, COASTING_S, Annotator, colour_of, short_id
 
 TRACK = {"id": "dock/b/17", "label": "person", "box": [0.4, 0.4, 0.6, 0.9], "since_seen_s": 0.0}
 ALERT: dict[str, Any] = {
@@ -31,6 +31,15 @@ def test_a_track_is_framed_in_its_own_colour_at_any_size(h: int, w: int) -> None
     edge = (slice(int(0.5 * h), int(0.8 * h)), slice(max(0, int(0.4 * w) - 3), int(0.4 * w) + 4))
     assert has(picture, colour_of("dock/b/17"), edge)
     assert not has(picture, ALARM, edge)
+
+
+def test_a_track_is_drawn_while_somebody_has_just_seen_it() -> None:
+    """A short gap is bridged; where somebody was seconds ago nothing is framed."""
+    edge = (slice(240, 400), slice(250, 262))
+    for unseen_s, drawn in ((COASTING_S, True), (COASTING_S + 0.1, False)):
+        picture = canvas()
+        Annotator({}, {}).draw(picture, [{**TRACK, "since_seen_s": unseen_s}], "dock", 0.0)
+        assert has(picture, colour_of("dock/b/17"), edge) == drawn
 
 
 def test_an_alarmed_track_is_red_until_its_incident_ends_and_the_banner_fades() -> None:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.streamer.sinks.sink_ends import commit, numbers, opened, start, until
+from tests.streamer.sinks.sink_ends import commit, numbers, start, until
 from vedette.streamer.outbox.reader import OutboxReader
 from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks.base import Place
 from vedette.streamer.sinks.jsonl import JsonlConfig
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    """A store to deliver from."""
-    yield from opened(tmp_path / "store")
 
 
 def test_jsonl_writes_every_alert_once_across_restarts(outbox: Outbox, tmp_path: Path) -> None:

@@ -15,18 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.streamer.sinks.sink_ends import commit, opened, start, until
+from tests.streamer.sinks.sink_ends import commit, start, until
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.eventlink import EventLink
 from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks.mqtt import MqttConfig
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    """A store to deliver from."""
-    yield from opened(tmp_path / "store")
-
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 

@@ -5,32 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from tests.streamer.sinks.sink_ends import Receiver, commit, numbers, opened, start, until
+from tests.streamer.sinks.sink_ends import Receiver, commit, numbers, start, until
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.eventlink import EventLink
 from vedette.streamer.outbox.store import Outbox
 from vedette.streamer.sinks import KINDS
 from vedette.streamer.sinks.cursor import Cursor
 from vedette.streamer.sinks.jsonl import JsonlConfig
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    """A store to deliver from."""
-    yield from opened(tmp_path / "store")
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A webhook's other end."""
-    made = Receiver()
-    yield made
-    made.end()
 
 
 def test_every_kind_has_a_row(outbox: Outbox) -> None:

@@ -12,13 +12,12 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.streamer.sinks.sink_ends import Receiver, commit, opened, start, until
+from tests.streamer.sinks.sink_ends import Receiver, commit, start, until
 from vedette.streamer.errors import SinkError
 from vedette.streamer.log import register_secret
 from vedette.streamer.outbox.reader import OutboxReader
@@ -27,20 +26,6 @@ from vedette.streamer.sinks.base import Place
 from vedette.streamer.sinks.webhook import REFUSED_FOR_GOOD, WebhookConfig, signatures
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    """A store to deliver from."""
-    yield from opened(tmp_path / "store")
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A webhook's other end."""
-    made = Receiver()
-    yield made
-    made.end()
 
 
 def test_webhook_posts_in_order_with_an_idempotency_key_and_a_signature(outbox: Outbox, receiver: Receiver) -> None:

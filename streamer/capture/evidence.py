@@ -1,7 +1,8 @@
 """Past pictures of one camera in bounded memory, so that an alert can show the moment it is about.
 
 The newest ones (about 1.5 s, less when they are large) are kept whole as YUV 4:2:0, which is what a JPEG holds
-anyway at half the memory of BGR; of the older ones a few a second stay as JPEG. Privacy is already burned in.
+anyway at half the memory of BGR; of the older ones a few a second stay as JPEG (`vedette.streamer.capture.jpegring`).
+Privacy is already burned in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.streamer.capture.clip import Shot
+from vedette.streamer.capture.jpegring import JpegRing, Kept
 
 U8 = NDArray[np.uint8]
 
@@ -63,8 +65,7 @@ class EvidenceRing:
         self._whole: deque[_Whole] = deque()
         self._whole_bytes = 0
         self._leaving: deque[_Whole] = deque(maxlen=MOST_LEAVING)
-        self._jpegs: deque[tuple[int, bytes]] = deque()
-        self._jpeg_bytes = 0
+        self._jpegs = JpegRing(self._half if enabled else 0)
         self._next_jpeg_ns = 0
 
     @property
@@ -72,7 +73,7 @@ class EvidenceRing:
         """Memory held now."""
         with self._lock:
             leaving = sum(whole.data.nbytes for whole in self._leaving)
-            return self._whole_bytes + self._jpeg_bytes + leaving
+            return self._whole_bytes + self._jpegs.nbytes + leaving
 
     def push(self, picture: U8, mono_ns: int) -> None:
         """Remember a picture u8 [H,W,3] BGR (it is copied)."""
@@ -102,37 +103,36 @@ class EvidenceRing:
         with self._lock:
             if self._leaving and self._leaving[0] is leaving:
                 self._leaving.popleft()
-            self._jpegs.append((leaving.mono_ns, jpeg))
-            self._jpeg_bytes += len(jpeg)
-            while self._jpeg_bytes > self._half:
-                self._jpeg_bytes -= len(self._jpegs.popleft()[1])
+            self._jpegs.push(leaving.mono_ns, jpeg)
 
     def cut(self, mono_ns: int) -> bytes | None:
         """The JPEG of the picture nearest to that moment, or None when none within 2 s is remembered."""
-        known = self._known()
-        if not known:
-            return None
-        at_ns, found = min(known, key=lambda item: abs(item[0] - mono_ns))
-        if abs(at_ns - mono_ns) > FARTHEST_S * 1e9:
-            return None
-        return found if isinstance(found, bytes) else self._encode(found)
+        with self._lock:
+            found = min(self._known(), key=lambda known: abs(known.mono_ns - mono_ns), default=None)
+            if found is None or abs(found.mono_ns - mono_ns) > FARTHEST_S * 1e9:
+                return None
+            if isinstance(found, Kept):
+                return self._jpegs.read(found)
+        return self._encode(found).tobytes()
 
     def span(self, from_ns: int, until_ns: int) -> list[Shot]:
         """Every picture remembered of that time, oldest first; each is decoded when it is called for."""
-        chosen = sorted((item for item in self._known() if from_ns <= item[0] <= until_ns), key=lambda item: item[0])
-        return [
-            (moment, found.bgr if isinstance(found, _Whole) else partial(_decode, found)) for moment, found in chosen
-        ]
-
-    def _known(self) -> list[tuple[int, _Whole | bytes]]:
         with self._lock:
-            return [*((whole.mono_ns, whole) for whole in (*self._leaving, *self._whole)), *self._jpegs]
+            chosen = [known for known in self._known() if from_ns <= known.mono_ns <= until_ns]
+            shots: list[Shot] = [
+                (known.mono_ns, known.bgr if isinstance(known, _Whole) else partial(_decode, self._jpegs.read(known)))
+                for known in chosen
+            ]
+        return sorted(shots, key=lambda shot: shot[0])
 
-    def _encode(self, whole: _Whole) -> bytes:
+    def _known(self) -> list[_Whole | Kept]:
+        return [*self._leaving, *self._whole, *self._jpegs.kept]
+
+    def _encode(self, whole: _Whole) -> U8:
         good, jpeg = cv2.imencode(".jpg", whole.bgr(), [cv2.IMWRITE_JPEG_QUALITY, self._quality])
         if not good:
             raise ValueError(f"evidence: a picture {list(whole.data.shape)} cannot be encoded")
-        return jpeg.tobytes()
+        return np.asarray(jpeg, np.uint8).reshape(-1)
 
 
 def _decode(jpeg: bytes) -> U8:

@@ -122,21 +122,22 @@ def test_stopping_two_at_once_loses_and_doubles_nothing(world: World, pair: tupl
     tell(f"SIGSTOP of {' and '.join(pair)}", PROMISE, alerts_again_s=again_s, **after)
 
 
-def test_a_supervisor_stopped_with_a_child_finds_it_afterwards(world: World) -> None:
-    """SIGSTOP of supervisor and infer, SIGCONT of the supervisor alone: infer is found silent and replaced."""
+@pytest.mark.parametrize("name", ["infer", "hub", VICTIM])
+def test_a_supervisor_stopped_with_a_child_finds_it_afterwards(world: World, name: str) -> None:
+    """SIGSTOP of supervisor and a child, SIGCONT of the supervisor alone: the child is found silent and replaced."""
     before, pids = world.calm(), world.pids()
     supervisor = pid_of(world, "supervisor")
     began_s = time.monotonic()
     os.kill(supervisor, signal.SIGSTOP)
-    os.kill(pids["infer"], signal.SIGSTOP)
+    os.kill(pids[name], signal.SIGSTOP)
     try:
         time.sleep(3.0)  # the fault is this long, nothing is waited for
     finally:
         os.kill(supervisor, signal.SIGCONT)
-    wait_for("infer replaced", lambda: world.pids().get("infer") not in (None, pids["infer"]), 90)
+    wait_for(f"{name} replaced", lambda: world.pids().get(name) not in (None, pids[name]), 90)
     again_s = again_after(world, len(world.listener.alerts), began_s)
     world.calm()
-    tell("SIGSTOP of supervisor and infer", PROMISE, alerts_again_s=again_s, **world.settle(before))
+    tell(f"SIGSTOP of supervisor and {name}", PROMISE, alerts_again_s=again_s, **world.settle(before))
 
 
 def test_a_kill_while_another_is_stopped_loses_and_doubles_nothing(world: World) -> None:

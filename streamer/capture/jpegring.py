@@ -1,7 +1,7 @@
 """JPEGs of the past in one block of memory that is taken once.
 
-Pictures of ever different sizes, each with a piece of heap of its own, leave gaps between them that nothing fits: a process
-grows by megabytes an hour and holds no more than before. Here the oldest make room for the newest in place.
+Pictures of ever different sizes, each with a piece of heap of its own, leave gaps between them that nothing fits. Here the
+oldest make room for the newest in place.
 """
 
 from __future__ import annotations

@@ -31,11 +31,7 @@ class JpegRing:
         self._block: U8 = np.empty(nbytes, np.uint8)  # pages become real when they are written
         self._next = 0
         self.kept: deque[Kept] = deque()  # oldest first
-
-    @property
-    def nbytes(self) -> int:
-        """What the JPEGs take."""
-        return sum(kept.size for kept in self.kept)
+        self.nbytes = 0  # what they take; told with every picture, so it is not summed anew
 
     def push(self, mono_ns: int, jpeg: U8) -> None:
         """Copy a JPEG u8 [N] in; the oldest make room. One that is larger than the ring is not kept."""
@@ -44,14 +40,18 @@ class JpegRing:
             return
         start = self._next
         if start + size > len(self._block):  # what lies behind is the oldest of all, and would be forgotten out of turn
-            while self.kept and self.kept[0].start >= start:
-                self.kept.popleft()
+            self._forget(start, len(self._block))
             start = 0
-        while self.kept and start <= self.kept[0].start < start + size:
-            self.kept.popleft()
+        self._forget(start, start + size)
         self._block[start : start + size] = jpeg
         self.kept.append(Kept(mono_ns, start, size))
         self._next = start + size
+        self.nbytes += size
+
+    def _forget(self, start: int, end: int) -> None:
+        """The oldest, as long as they begin between those bytes."""
+        while self.kept and start <= self.kept[0].start < end:
+            self.nbytes -= self.kept.popleft().size
 
     def read(self, kept: Kept) -> bytes:
         """A copy of one that is `kept`."""

@@ -185,19 +185,20 @@ class Camera:
         self._mask.apply(picture)
         frozen = self._frozen.update(picture, mono_ns / 1e9, stamp_s)
         self._evidence.push(picture, mono_ns)
-        self._frames += 1
-        self._rate.saw(mono_ns / 1e9)
-        self._last_frame_ns = mono_ns
+        self._count(mono_ns)
         self._note(picture, reader, after_s, frozen=frozen)
         self._send(picture, source_s, mono_ns, wall_s, rest)
         self._seq += 1
 
-    def _take_again(self, canvas: U8 | None, source_s: float) -> None:
-        """A picture that need not be decoded: count it, and send the last one again when there is one to send."""
-        mono_ns = self._clock_ns()
+    def _count(self, mono_ns: int) -> None:
         self._frames += 1
         self._rate.saw(mono_ns / 1e9)
         self._last_frame_ns = mono_ns
+
+    def _take_again(self, canvas: U8 | None, source_s: float) -> None:
+        """A picture that need not be decoded: count it, and send the last one again when there is one to send."""
+        mono_ns = self._clock_ns()
+        self._count(mono_ns)
         if canvas is not None and self._box is not None:
             frame = Frame(
                 self.name, self._epoch, self._seq, mono_ns, source_s, time.time(), canvas, self._box, self._stats

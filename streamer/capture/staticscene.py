@@ -134,9 +134,8 @@ class StaticScene:
         background = cv2.convertScaleAbs(self._background)
         added = _outline_added(labels, joined, small, background, count)
         height, width = still.shape
-        for (
-            i
-        ) in large:  # a hole that somebody left who stood there while the scene was learned: the floor is background
+        # a hole that somebody left who stood there while the scene was learned: the floor is background
+        for i in large:
             if added[i] <= HOLE and since_s[i] >= HOLE_S:
                 hole = (labels == i) & still
                 np.copyto(self._background, self._candidate, where=hole)

@@ -13,3 +13,15 @@ COCO_CLASSES: dict[str, tuple[int, ...]] = {
     "animal": tuple(range(14, 24)),
     "bag": (24, 26, 28),
 }
+
+#: the same by COCO's own category numbers, which have gaps: what networks with 91 classes answer (RF-DETR, the first DETR)
+COCO_CATEGORIES: dict[str, tuple[int, ...]] = {
+    "person": (1,),
+    "bicycle": (2,),
+    "car": (3,),
+    "motorcycle": (4,),
+    "bus": (6,),
+    "truck": (8,),
+    "animal": tuple(range(16, 26)),
+    "bag": (27, 31, 33),
+}

@@ -38,7 +38,7 @@ class Detector:
     """Implements `vedette.engines.api.Engine` over any runtime.
 
     score_floor: raising it gives fewer weak detections (fewer false ones, more lost tracks). iou: see
-    `vedette.kernels.nms.nms`. max_batch: how many pictures the graph takes at once, None for any number.
+    `vedette.kernels.nms.nms`. max_batch: how many pictures the graph takes at once, no more and no fewer, None for any number.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Detector:
         if len(batch) == 0:
             return Perception(())
         step = self._max_batch or len(batch)
-        parts = [self._runtime.run({"pixels": batch.pixels[i : i + step]}) for i in range(0, len(batch), step)]
+        parts = [self._run(batch.pixels[i : i + step]) for i in range(0, len(batch), step)]
         out = parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         self._refuse_nan(out)
         detections = tuple(self._picture(out, i, batch) for i in range(len(batch)))
@@ -84,8 +84,12 @@ class Detector:
 
     def warm_up(self) -> None:
         """One grey picture through the network: damaged weights and wrong labels show now, not in the night."""
-        pixels = np.full((1, *self._spec.input_hw, 3), 114, np.uint8)
-        out = self._runtime.run({"pixels": pixels})
+        try:
+            out = self._run(np.full((1, *self._spec.input_hw, 3), 114, np.uint8))
+        except EngineFault as e:
+            raise EngineFault(
+                f"{e}; so it ends on a plain grey picture: its weights are damaged or hold NaN, check the SHA-256 or export it again"
+            ) from e
         self._refuse_nan(out)
         n = 0 if not out["labels"].size else int(out["labels"].max()) + 1
         if n > len(self._spec.labels):
@@ -93,6 +97,13 @@ class Detector:
                 f"{self._spec.name}: needs a name for every class, at least {n}, got {len(self._spec.labels)}; "
                 "set engine.labels, in the network's order"
             )
+
+    def _run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """The graph's answers; a graph of a fixed batch gets black pictures beside those that are asked for."""
+        n = len(pixels)
+        if self._max_batch and n < self._max_batch:
+            pixels = np.concatenate([pixels, np.zeros((self._max_batch - n, *pixels.shape[1:]), np.uint8)])
+        return {name: value[:n] for name, value in self._runtime.run({"pixels": pixels}).items()}
 
     def _refuse_nan(self, out: Mapping[str, NDArray[Any]]) -> None:
         for key, value in out.items():

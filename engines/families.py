@@ -1,7 +1,8 @@
 """Detector families: how each wants its picture, and what its outputs mean. See `vedette.engines.adapt`.
 
 One row of `FAMILIES` a family. A preparation takes BGR float 0..255 [B,3,H,W] to what the network wants; a decoding takes
-its outputs to boxes [B,N,4] in 0..1 and scores [B,N,C].
+its outputs to boxes [B,N,4] in 0..1, scores [B,N,C] and the number of classes. Scores with one column more than classes
+hold there what the network calls by a number that has no name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import numpy as np
 
 from vedette.engines.grapher import Grapher
 
+#: ONNX element types: integers of 32 and 64 bits
+INTEGERS = INT32, INT64 = (6, 7)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -118,25 +121,61 @@ def _distance_boxes(
     return _normalised(g, g.op("Concat", low, high, axis=2), hw)
 
 
-def _detr(g: Grapher, shapes: Shapes, hw: tuple[int, int]) -> tuple[str, tuple[str, int]]:  # noqa: ARG001
+def _detr(g: Grapher, shapes: Shapes, hw: tuple[int, int]) -> tuple[str, tuple[str, int]]:
+    if sorted(len(s) for s in shapes.values()) == [2, 2, 3]:
+        return _detr_decoded(g, shapes, hw)
+    boxes, logits = _detr_outputs(g, shapes)
+    return _centred(g, boxes), (g.op("Sigmoid", logits), shapes[logits][2])
+
+
+def _detr_softmax(g: Grapher, shapes: Shapes, hw: tuple[int, int]) -> tuple[str, tuple[str, int]]:  # noqa: ARG001
+    """The first DETR: the last class is "no object", and scores are a softmax over all."""
+    boxes, logits = _detr_outputs(g, shapes)
+    classes = shapes[logits][2] - 1
+    return _centred(g, boxes), (g.cut(g.op("Softmax", logits, axis=2), 0, classes), classes)
+
+
+def _detr_outputs(g: Grapher, shapes: Shapes) -> tuple[str, str]:
+    """Names of the boxes and of the class logits."""
     three = {k: s for k, s in shapes.items() if len(s) == 3}
     boxes = [k for k, s in three.items() if s[2] == 4]
     logits = [k for k, s in three.items() if s[2] != 4]
     if len(boxes) != 1 or len(logits) != 1:
         raise g.fault("detr answers class logits [B,Q,C] and boxes [B,Q,4]", shapes)
-    centre, size = g.cut(boxes[0], 0, 2), g.cut(boxes[0], 2, 4)
-    classes = three[logits[0]][2]
-    return _corners(g, centre, size), (g.op("Sigmoid", logits[0]), classes)
+    return boxes[0], logits[0]
+
+
+def _centred(g: Grapher, boxes: str) -> str:
+    return _corners(g, g.cut(boxes, 0, 2), g.cut(boxes, 2, 4))
+
+
+def _detr_decoded(g: Grapher, shapes: Shapes, hw: tuple[int, int]) -> tuple[str, tuple[str, int]]:
+    """The publishers' own export of RT-DETR and D-FINE: corners in px of ``orig_target_sizes``, score and label a query."""
+    boxes = next(k for k, s in shapes.items() if len(s) == 3)
+    whole = {o.name for o in g.graph.output if o.type.tensor_type.elem_type in INTEGERS}
+    ids, scores = ([k for k in shapes if k != boxes and (k in whole) == integer] for integer in (True, False))
+    if len(ids) != 1 or len(scores) != 1 or shapes[boxes][2] != 4:
+        raise g.fault("a decoded detr answers labels (integers) [B,Q], boxes [B,Q,4] and scores [B,Q]", shapes)
+    score = g.op("Unsqueeze", scores[0], g.const([2], np.int64))
+    return _normalised(g, boxes, hw), (_spread(g, score, ids[0]), g.classes)
 
 
 def _yolo_e2e(g: Grapher, shapes: Shapes, hw: tuple[int, int]) -> tuple[str, tuple[str, int]]:
     name, shape = next(iter(shapes.items()))
-    if len(shapes) != 1 or len(shape) != 3 or shape[2] != 6:
-        raise g.fault("yolo-e2e answers one output [B,M,6] (x1, y1, x2, y2, score, class)", shapes)
-    # one-hot scores: what follows treats all families alike
-    ids = g.op("Cast", g.op("Squeeze", g.cut(name, 5, 6), g.const([2], np.int64)), to=7)
-    hot = g.op("OneHot", ids, g.const(g.classes, np.int64), g.const([0.0, 1.0]), axis=2)
-    return _normalised(g, g.cut(name, 0, 4), hw), (g.op("Mul", g.cut(name, 4, 5), hot), g.classes)
+    raw = len(shape) == 3 and shape[1] == len(_cells(hw, (8, 16, 32))[0])  # yolox with one class has six numbers too
+    if len(shapes) != 1 or len(shape) != 3 or shape[2] != 6 or raw:
+        raise g.fault("yolo-e2e answers one output [B,M,6] (x1, y1, x2, y2, score, class), its best M alone", shapes)
+    ids = g.op("Squeeze", g.cut(name, 5, 6), g.const([2], np.int64))
+    return _normalised(g, g.cut(name, 0, 4), hw), (_spread(g, g.cut(name, 4, 5), ids), g.classes)
+
+
+def _spread(g: Grapher, score: str, ids: str) -> str:
+    """Scores [B,N,1] and class numbers [B,N] -> [B,N,classes+1]: what follows treats all families alike. The last column
+    takes every number that the labels have no name for, so that a wrong count of them shows."""
+    beyond = g.const(g.classes, np.int64)
+    known = g.op("Cast", ids, to=INT64)
+    known = g.op("Where", g.op("Less", known, g.const(0, np.int64)), beyond, g.op("Min", known, beyond))
+    return g.op("Mul", score, g.op("OneHot", known, g.const(g.classes + 1, np.int64), g.const([0.0, 1.0]), axis=2))
 
 
 Prepare = Callable[[Grapher, str], str]
@@ -146,5 +185,6 @@ FAMILIES: dict[str, tuple[Prepare, Decode]] = {
     "nanodet": (_bgr_normalised, _nanodet),
     "detr": (_rgb_unit, _detr),
     "detr-imagenet": (_rgb_imagenet, _detr),
+    "detr-softmax": (_rgb_imagenet, _detr_softmax),
     "yolo-e2e": (_rgb_unit, _yolo_e2e),
 }

@@ -54,7 +54,10 @@ def load(
     spec = _spec(runtime, path, hw, labels, chosen, precision, reason)
     batch = runtime.inputs["pixels"].shape[0]
     engine = Detector(runtime, spec, max_batch=batch if isinstance(batch, int) else None)
-    engine.warm_up()
+    try:
+        engine.warm_up()
+    except EngineFault as e:  # it names the model by the name inside, a person knows the file
+        raise e if str(e).startswith(str(path)) else EngineFault(f"{path}: {e}") from e
     return engine
 
 
@@ -108,7 +111,7 @@ def _opened(runtime: OrtRuntime, name: str, size: str | None) -> tuple[OrtRuntim
         found = {k: list(p.shape) for k, p in runtime.inputs.items()}
         raise EngineFault(
             f"{name}: a detector takes one input pixels u8 [B,H,W,3], got {found}; "
-            "name its `family` (yolox, nanodet, detr, yolo-e2e) and `labels`"
+            "name its `family` (yolox, nanodet, detr, yolo-e2e ...) and `labels`"
         )
     _, h, w, _ = runtime.inputs["pixels"].shape
     if isinstance(h, int) and isinstance(w, int):

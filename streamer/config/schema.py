@@ -77,7 +77,7 @@ class EngineSection(_Section):
     threads: Annotated[int, Field(ge=1, le=64)] | None = None
     skip_still: Annotated[float, Field(ge=0, le=60)] | None = None
     rest: bool = False
-    family: Literal["yolox", "nanodet", "detr", "yolo-e2e"] | None = None
+    family: Literal["yolox", "nanodet", "detr", "detr-imagenet", "detr-softmax", "yolo-e2e"] | None = None
     labels: list[str] | None = None
 
     @property

@@ -10,6 +10,7 @@ import pytest
 from vedette.engines.api import LABELS, Batch, EngineFault, Letterbox
 from vedette.engines.load import load
 from vedette.engines.runtimes.onnxruntime import OrtRuntime
+from vedette.engines.zoo import shipped
 
 onnx = pytest.importorskip("onnx", reason="needs the models extra")
 
@@ -157,6 +158,15 @@ def test_a_foreign_network_is_an_engine(tmp_path: Path) -> None:
         ("nanodet", {"a": np.zeros((1, 9, 9)), "b": np.zeros((1, 9, 9))}, None, r"nanodet at 96x64 answers"),
         ("detr", {"o": np.zeros((1, 9, 9))}, None, r"detr answers class logits"),
         ("yolo-e2e", {"o": np.zeros((1, 9, 9))}, None, r"yolo-e2e answers one output"),
+        ("yolo-e2e", {"o": np.zeros((1, POINTS, 6))}, ["a"], r"yolo-e2e answers one output .*its best M alone"),
+        ("yolo-e2e", {"o": np.full((1, 9, 6), 3.0)}, ["a"], r"needs a name for every class, at least 2, got 1"),
+        (
+            "detr",
+            {"a": np.zeros((1, 9)), "b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9))},
+            None,
+            r"a decoded detr answers",
+        ),
+        ("detr-softmax", {"a": np.zeros((1, 9, 4)), "b": np.zeros((1, 9, 4))}, None, r"detr answers class logits"),
         ("yolov99", {"o": np.zeros((1, 9, 9))}, None, r"engine.family: needs one of .*got 'yolov99'"),
     ],
 )
@@ -179,11 +189,87 @@ def test_a_wrong_input_rank_or_size_is_refused(tmp_path: Path) -> None:
         load(str(network(tmp_path / "fix.onnx", raw)), family="yolox", size="416x256")
 
 
+@pytest.mark.parametrize("kind", [TensorProto.UINT8, TensorProto.INT64])
+def test_a_network_that_takes_whole_numbers_is_refused(tmp_path: Path, kind: int) -> None:
+    """It prepares its picture itself, in a way nobody has told us; the sentence names its type."""
+    model = onnx.load(str(network(tmp_path / "whole.onnx", {"output": np.zeros((1, POINTS, 85))})))
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    onnx.save(model, str(tmp_path / "whole.onnx"))
+    with pytest.raises(
+        EngineFault, match=r"whole\.onnx: a detector takes its picture as float32 or float16, got (UINT8|INT64)"
+    ):
+        load(str(tmp_path / "whole.onnx"), family="yolox")
+
+
+def test_weights_may_lie_beside_the_file(tmp_path: Path) -> None:
+    """Exports with external data are read whole; without the other file the sentence says what to do."""
+    raw = np.zeros((1, POINTS, 85))
+    raw[0, 40, 4:6] = 0.9
+    path, beside = network(tmp_path / "two.onnx", {"output": raw}), tmp_path / "two.onnx.data"
+    onnx.save(onnx.load(str(path)), str(path), save_as_external_data=True, location=beside.name, size_threshold=0)
+    assert answers(path, "yolox")["scores"][0, 0] == pytest.approx(0.81)
+    beside.unlink()
+    with pytest.raises(
+        EngineFault, match=r"two\.onnx: its weights lie in another file: .*two\.onnx\.data.*external_data=False"
+    ):
+        load(str(path), family="yolox")
+
+
+def test_a_flipped_bit_ends_in_a_sentence(tmp_path: Path) -> None:
+    """Whatever bit of a file is wrong, it is an engine or an EngineFault with the file's name, never another error."""
+    whole = network(tmp_path / "whole.onnx", {"output": np.zeros((1, POINTS, 85))}, opset=11).read_bytes()
+    r, path, refused = np.random.default_rng(0), tmp_path / "flipped.onnx", []
+    head = [*range(120), *range(len(whole) - 120, len(whole))]
+    for at in r.choice(head, 40, replace=False).tolist():
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << int(r.integers(8))]) + whole[at + 1 :])
+        try:
+            load(str(path), family="yolox", threads=1).close()
+        except EngineFault as fault:
+            refused.append(str(fault))
+    assert len(refused) > 10
+    assert all("flipped.onnx: " in sentence for sentence in refused)
+
+
+def test_a_fixed_batch_is_filled(tmp_path: Path) -> None:
+    """A network that takes three pictures, no more and no fewer, answers one, three and five."""
+    raw = np.zeros((3, POINTS, 7))
+    raw[:, 40] = [0.5, 0.5, 1.0, 1.0, 1.0, 0.7, 0.1]
+    path = network(tmp_path / "three.onnx", {"output": raw})
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(model, str(path))
+    engine = load(str(path), family="yolox", labels=["person", "forklift"])
+    for n in (1, 3, 5):
+        assert [len(d) for d in engine.infer(batch(n)).detections] == [1] * n
+
+
+def test_every_family_can_be_configured() -> None:
+    """What the configuration accepts is what can be decoded."""
+    from vedette.engines.families import FAMILIES
+    from vedette.streamer.config.schema import EngineSection
+
+    for family in FAMILIES:
+        assert EngineSection(detector="mine.onnx", family=family, labels=["person"]).family == family
+
+
 def test_a_foreign_graph_without_family_is_refused(tmp_path: Path) -> None:
     """Without a family a foreign graph is not guessed at: the error names the way."""
     path = network(tmp_path / "plain.onnx", {"output": np.zeros((1, POINTS, 85))})
     with pytest.raises(EngineFault, match=r"plain\.onnx: .*family"):
         load(str(path))
+
+
+@pytest.mark.parametrize("weight", ["stem.0.weight", "heads.1.out.weight", "embed.project.weight"])
+def test_nan_in_a_graph_of_ours_is_found_when_it_is_loaded(tmp_path: Path, weight: str) -> None:
+    """Wherever it stands, the sentence names the file and NaN."""
+    model = onnx.load(str(shipped()[-1]))
+    tensor = next(t for t in model.graph.initializer if t.name == weight)
+    value = numpy_helper.to_array(tensor).copy()
+    value.reshape(-1)[70] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(value, weight))
+    onnx.save(model, str(tmp_path / "rotten.onnx"))
+    with pytest.raises(EngineFault, match=r"rotten\.onnx: .*NaN"):
+        load(str(tmp_path / "rotten.onnx"), threads=1)
 
 
 def test_nan_weights_are_found_before_they_run(tmp_path: Path) -> None:
@@ -231,22 +317,33 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_a_published_yolox_finds_people(data_dir: Path) -> None:
-    """A real YOLOX file, imported as it is published, finds the people of a real street."""
+@pytest.mark.parametrize(
+    ("file", "family", "labels", "size"),
+    [
+        ("yolox_nano_416", "yolox", None, None),
+        ("light_person_192", "yolox", ["person"], None),
+        ("nanodet_m_416", "nanodet", None, None),
+        ("nanodet_g_coco", "nanodet", None, "640x384"),
+    ],
+)
+def test_a_published_detector_finds_people(
+    data_dir: Path, file: str, family: str, labels: list[str] | None, size: str | None
+) -> None:
+    """A real network of each raw family, imported as it is published, finds the people of a real street."""
     import cv2
 
-    model = data_dir.parent / "models" / "yolox_nano_416.onnx"
+    model = data_dir.parent / "models" / f"{file}.onnx"
     if not model.is_file():
         pytest.skip(f"needs {model}")
-    engine = load(str(model), family="yolox")
+    engine = load(str(model), family=family, labels=labels, size=size)
     capture = cv2.VideoCapture(str(data_dir / "clips" / "vtest.avi"))
     ok, picture = capture.read()
     capture.release()
     assert ok
-    box = Letterbox.fit(picture.shape[:2], (416, 416))
+    box = Letterbox.fit(picture.shape[:2], engine.spec.input_hw)
     h, w = box.inner_hw
-    canvas = np.zeros((1, 416, 416, 3), np.uint8)
+    canvas = np.zeros((1, *engine.spec.input_hw, 3), np.uint8)
     canvas[0, box.pad_y : box.pad_y + h, box.pad_x : box.pad_x + w] = cv2.resize(picture, (w, h))
     one = Batch(canvas, (box,), np.zeros(1, np.int32), np.zeros(1, np.bool_), np.zeros(1))
     found = engine.infer(one).detections[0]
-    assert ((found.label == 0) & (found.score > 0.4)).sum() >= 4
+    assert ((found.label == 0) & (found.score > 0.35)).sum() >= 4

@@ -35,7 +35,7 @@ CARRIER = 2.0
 TRACK_NUMBERS = 6
 #: A track or camera that was silent for longer starts anew, seconds.
 FORGET_S = 30.0
-#: Steps of a camera that an explanation can look back on.
+#: Steps of a camera or a track that an explanation can look back on.
 LOOK_BACK = 64
 #: Width / height of a picture nobody told it of.
 DEFAULT_ASPECT = 16 / 9
@@ -150,6 +150,45 @@ class EventEvidence:
         share = (each * fade / folds.total).sum(1)
         return [(round(float(times[-1] - t), 3), float(s)) for t, s in zip(times, share, strict=True)]
 
+    def weigh(self, slot: int, numbers: F32) -> NDArray[np.float64] | None:
+        """f64 [n]: what the camera's latest step would add to the logit of its fight, had its motion numbers been these [n,F]."""
+        folds = self._scenes.get(slot)
+        if folds is None or not folds.steps:
+            return None
+        weight, mean, std = (np.asarray(v) for v in self.spec.linear)
+        each = weight.reshape(len(self.spec.scene_half_lives_s), -1) / folds.total[:, None]
+        return np.asarray(np.clip((numbers - mean) / std, -5, 5) @ each.sum(0), np.float64)
+
+    def explain_track(self, slot: int, number: int) -> list[tuple[float, float]]:
+        """What the logit of somebody's fall loses without each past step: (seconds before the newest, loss), newest last.
+
+        The head is not linear, so the losses do not add up. The newest step is what is judged and has no loss of its own.
+        """
+        folds = self._tracks.get(slot, {}).get(number)
+        if folds is None or len(folds.steps) < 2:
+            return []
+        times = np.array([t for t, _ in folds.steps])
+        x = np.stack([x for _, x in folds.steps])
+        blank = np.zeros((len(x), *folds.mean.shape), np.float32)
+        scaled = self._judge_tracks(x, blank, blank[..., 0])["track_n_mean"][:, 0]  # the mean of one step is that step
+        fade = np.exp2(-(times[-1] - times)[:, None] / np.asarray(self.spec.track_half_lives_s))
+        fade[-1] = 0.0  # in the last row nothing is left out
+        # what was remembered before the newest step, less the step that is left out
+        total = np.maximum(folds.total - 1 - fade, 1e-6)
+        sums = folds.mean * folds.total[:, None] - scaled[-1] - fade[..., None] * scaled[:, None]
+        logit = self._judge_tracks(np.repeat(x[-1:], len(x), 0), sums / total[..., None], total)["track_logit"][:, 0]
+        return [(round(float(times[-1] - t), 3), float(logit[-1] - v)) for t, v in zip(times, logit, strict=True)]
+
+    def _judge_tracks(self, x: F32, mean: NDArray[Any], total: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The track part of the graph for these inputs after these memories, which are kept as they are."""
+        nobody = np.zeros((1, len(self.spec.scene_half_lives_s)), np.float32)
+        feeds: dict[str, NDArray[Any]] = {
+            "track_x": x, "track_mean": mean, "track_total": total, "track_decay": np.ones_like(total),
+            "scene_x": np.zeros((1, self.spec.motion)), "scene_mean": np.zeros((*nobody.shape, self.spec.motion)),
+            "scene_total": nobody, "scene_decay": nobody,
+        }  # fmt: skip
+        return dict(self._runtime.run({name: np.asarray(value, np.float32) for name, value in feeds.items()}))
+
     def _open(self, frame: TrackFrame) -> tuple[str, ...]:
         """Make room for the camera; why the frame cannot be used, if so."""
         if frame.reset:
@@ -216,8 +255,7 @@ class EventEvidence:
             for i, (folds, x, time_s) in enumerate(rows):
                 folds.mean, folds.total = out[f"{part}_n_mean"][i], out[f"{part}_n_total"][i]
                 folds.last_s, folds.value = time_s, float(0.5 + 0.5 * np.tanh(0.5 * out[f"{part}_logit"][i, 0]))
-                if part == "scene":
-                    folds.steps.append((time_s, x))
+                folds.steps.append((time_s, x))
 
     def _judgement(self, frame: TrackFrame, refused: tuple[str, ...]) -> Judgement:
         evidence = np.full((len(frame.id), len(self.names)), np.nan, np.float32)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 
 from vedette.engines.api import Detections
 from vedette.engines.temporal_tracks import Evidence, Judgement, TrackFrame
+from vedette.streamer.infer.motion import MotionField
+from vedette.streamer.rules.attention import PARTS
 from vedette.streamer.types import F32, Tracks
 
 log = logging.getLogger("vedette.learned")
 
-#: What each past step of a camera adds to its scene evidence: (seconds ago, share), worked out only when asked.
-Why = Callable[[], Sequence[tuple[float, float]]]
 #: The name under which scene novelty stands among a scene's evidence.
 NOVELTY = "novelty"
 #: Sentences about refused input that are logged, a camera and epoch.
@@ -30,7 +30,8 @@ TOLD_AN_EPOCH = 3
 @dataclass(frozen=True, slots=True)
 class Sight:
     """One picture for the engine. time_s: the camera's clock; fresh: nothing before it counts. detections: what
-    ``tracks.detection`` numbers. scene: f32 [S,D] tokens of the picture, None where the detector gives none."""
+    ``tracks.detection`` numbers. scene: f32 [S,D] tokens of the picture, None where the detector gives none. field: what
+    its motion token was made of."""
 
     camera: str
     time_s: float
@@ -38,6 +39,37 @@ class Sight:
     tracks: Tracks
     detections: Detections
     scene: F32 | None
+    field: MotionField | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Implements `vedette.streamer.rules.view.Reasons` for one picture: what the engine can say about its answer, worked out
+    only when it is asked. engine: one with `explain`, `explain_track` and `weigh` (`vedette.engines.events`)."""
+
+    engine: Any
+    slot: int
+    field: MotionField | None
+
+    def past(self) -> Sequence[tuple[float, float]]:
+        found: Sequence[tuple[float, float]] = self.engine.explain(self.slot)
+        return found
+
+    def past_of(self, number: int) -> Sequence[tuple[float, float]]:
+        found: Sequence[tuple[float, float]] = self.engine.explain_track(self.slot, number)
+        return found
+
+    def places(self) -> F32 | None:
+        if self.field is None:
+            return None
+        parts = list(self.field.numbers_without())
+        added = self.engine.weigh(self.slot, np.stack([self.field.numbers(), *(numbers for *_, numbers in parts)]))
+        if added is None:
+            return None
+        loss = np.zeros(PARTS, np.float32)
+        for (row, column, _), left in zip(parts, added[1:].tolist(), strict=True):
+            loss[row, column] = added[0] - left
+        return loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +78,7 @@ class Learned:
 
     tracks: Tracks
     scene: Mapping[str, float]
-    why: Why | None = None
+    why: Reasons | None = None
 
 
 class EvidenceStage:
@@ -116,8 +148,8 @@ class EvidenceStage:
         }  # fmt: skip
         if found.novelty is not None:
             scene[NOVELTY] = found.novelty
-        ask = getattr(self._engine, "explain", None)  # models that can say which past seconds made their scene evidence
-        why = None if ask is None else partial(ask, self._slots[sight.camera])
+        able = hasattr(self._engine, "weigh")  # not every model can say why
+        why = Reasons(self._engine, self._slots[sight.camera], sight.field) if able else None
         return Learned(replace(sight.tracks, evidence=evidence), scene, why)
 
     def _tell(self, camera: str, refused: Sequence[str]) -> None:

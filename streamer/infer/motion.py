@@ -5,11 +5,13 @@ about a tenth of a second before. Dense optical flow (DIS, Kroeger et al. 2016) 
 (the median), per second and in heights of the people it is measured on: how fast, how unlike (limbs), how abruptly it
 changes, and whether people overlap where it does. Sorted cell values say the same where nobody was found.
 
-The token is the same at any frame rate: pictures closer than `PACE_S` to the one measured last repeat its token.
+The token is the same at any frame rate: pictures closer than `PACE_S` to the one measured last repeat its token. What the last
+one was made of is kept (`MotionField`), so that somebody can ask which part of the picture made it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette.engines.api import LABELS, Batch, Detections, Letterbox, Perception
+from vedette.streamer.rules.attention import PARTS
 from vedette.streamer.types import F32
 
 U8 = NDArray[np.uint8]
@@ -37,6 +40,8 @@ CHANGED = 15.0
 CELLS, RANKS = 8, (0, 2, 5, 10, 20, 40)
 #: Of a person: mean and 90th percentile of speed, dispersion, speed of the whole, change of the flow, share of changed pixels.
 PERSON_NUMBERS = 6
+#: How many of the parts of a picture are tried, those that move most: each costs a measurement.
+MOST_PARTS = 24
 #: Numbers of a picture, and width of the token they travel in.
 NUMBERS = 9 + 3 * PERSON_NUMBERS + 3 * len(RANKS) + 2
 TOKEN_WIDTH = 128
@@ -68,6 +73,58 @@ def token_of(numbers: F32, aspect: float) -> F32:
     return token
 
 
+@dataclass(frozen=True, slots=True)
+class MotionField:
+    """What a motion token was made of. flow f32 [h,w,2], before: the flow before it, change f32 [h,w] in grey levels, found: who."""
+
+    flow: F32
+    before: F32 | None
+    change: F32
+    found: Detections
+
+    def numbers(self) -> F32:
+        """f32 [NUMBERS]."""
+        layers = self._layers()
+        return _numbers(layers, self.found, _per_person(self._people(), layers))
+
+    def numbers_without(self) -> Iterator[tuple[int, int, F32]]:
+        """Row, column and f32 [NUMBERS] if nothing had moved in that part of the picture, for the `MOST_PARTS` that move most."""
+        layers, people = self._layers(), self._people()
+        each = _per_person(people, layers)
+        height, width = self.change.shape
+        speed = cv2.resize(layers[1], PARTS[::-1], interpolation=cv2.INTER_AREA)
+        for place in np.sort(np.argsort(-speed.ravel(), kind="stable")[:MOST_PARTS]).tolist():
+            row, column = divmod(place, PARTS[1])
+            rows, columns = _bounds(row, PARTS[0], height), _bounds(column, PARTS[1], width)
+            there = (
+                (people[:, 3] * height >= rows.start) & (people[:, 1] * height < rows.stop)
+                & (people[:, 2] * width >= columns.start) & (people[:, 0] * width < columns.stop)
+            )  # fmt: skip
+            kept = [layer[rows, columns].copy() for layer in layers]
+            for layer in layers:
+                layer[rows, columns] = 0
+            changed = each.copy()
+            changed[there] = _per_person(people[there], layers)
+            yield row, column, _numbers(layers, self.found, changed)
+            for layer, values in zip(layers, kept, strict=True):
+                layer[rows, columns] = values
+
+    def _people(self) -> F32:
+        """f32 [P,4]: the boxes of the people who count."""
+        boxes: F32 = self.found.xyxy[(self.found.label == PERSON) & (self.found.score >= PERSON_SCORE)]
+        return boxes
+
+    def _layers(self) -> _Layers:
+        """Flow, speed, change of the flow, and which pixels change; all of them new arrays."""
+        speed = np.hypot(self.flow[..., 0], self.flow[..., 1])
+        turn = np.zeros_like(speed) if self.before is None else np.hypot(*(self.flow - self.before).transpose(2, 0, 1))
+        return self.flow.copy(), speed, turn, (self.change > CHANGED).astype(np.float32)
+
+
+#: flow, speed, turn, moved
+_Layers = tuple[F32, F32, F32, F32]
+
+
 @dataclass(slots=True)
 class _Seen:
     """What is remembered of a camera."""
@@ -75,7 +132,7 @@ class _Seen:
     grey: U8
     time_s: float
     token: F32
-    flow: F32 | None = None
+    field: MotionField | None = None
 
 
 class MotionEye:
@@ -120,21 +177,27 @@ class MotionEye:
         units = (time_s - last.time_s) / UNIT_S
         flow = self._dis.calc(last.grey, grey, None).astype(np.float32) / np.float32(units)
         flow -= np.median(flow.reshape(-1, 2)[::7], 0)
-        now.flow = flow
         change = np.abs(grey.astype(np.float32) - last.grey) / np.float32(units)
-        now.token = token_of(_numbers(flow, last.flow, change, found), aspect)
+        now.field = MotionField(flow, None if last.field is None else last.field.flow, change, found)
+        now.token = token_of(now.field.numbers(), aspect)
         return now.token
 
+    def fields(self, slots: Sequence[int]) -> list[MotionField | None]:
+        """What the last token of each slot was made of; None where it says nothing."""
+        return [seen.field if (seen := self._seen.get(slot)) is not None else None for slot in slots]
 
-def _numbers(flow: F32, before: F32 | None, change: F32, found: Detections) -> F32:
-    """All `NUMBERS` of a picture."""
-    height, width = flow.shape[:2]
-    speed = np.hypot(flow[..., 0], flow[..., 1])
-    turn = np.hypot(*(flow - before).transpose(2, 0, 1)) if before is not None else np.zeros_like(speed)
-    moved = (change > CHANGED).astype(np.float32)
+
+def _bounds(part: int, parts: int, size: int) -> slice:
+    """The pixels of one of so many parts of a side."""
+    return slice(part * size // parts, (part + 1) * size // parts)
+
+
+def _numbers(layers: _Layers, found: Detections, each: F32) -> F32:
+    """All `NUMBERS` of a picture. each: f32 [P,PERSON_NUMBERS] of the people who count."""
+    _, speed, turn, moved = layers
+    height, width = speed.shape
     people = found[(found.label == PERSON) & (found.score >= PERSON_SCORE)]
     weak = int(((found.label == PERSON) & (found.score < PERSON_SCORE)).sum())
-    each = _per_person(people.xyxy, flow, speed, turn, moved)
     overlap = _overlaps(people.xyxy)
     n = len(people)
     tall: F32 = people.xyxy[:, 3] - people.xyxy[:, 1] if n else np.zeros(1, np.float32)
@@ -161,8 +224,9 @@ def _ranked(field: F32) -> F32:
     return np.asarray(np.sort(cells)[::-1][list(RANKS)], np.float32)
 
 
-def _per_person(xyxy: F32, flow: F32, speed: F32, turn: F32, moved: F32) -> F32:
+def _per_person(xyxy: F32, layers: _Layers) -> F32:
     """f32 [N,PERSON_NUMBERS], speeds in person heights a `UNIT_S`."""
+    flow, speed, turn, moved = layers
     height, width = speed.shape
     rows = []
     for x1, y1, x2, y2 in xyxy:

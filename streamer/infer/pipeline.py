@@ -19,6 +19,7 @@ from vedette.streamer.config import CameraSection
 from vedette.streamer.config.schema import CameraDefaults
 from vedette.streamer.infer.incidents import Incidents, Moment
 from vedette.streamer.infer.learned import EvidenceStage, Learned, Sight
+from vedette.streamer.infer.motion import MotionField
 from vedette.streamer.rules.base import RuleConfig, Schedule, labels_of
 from vedette.streamer.rules.view import Places, Rule, Signal, View
 from vedette.streamer.tracking.tracker import Tracker, TrackerConfig
@@ -177,9 +178,14 @@ class Pipeline:
         return events
 
     def step(
-        self, moments: Sequence[Moment], detections: Sequence[Detections], scene: F32 | None = None
+        self,
+        moments: Sequence[Moment],
+        detections: Sequence[Detections],
+        scene: F32 | None = None,
+        fields: Sequence[MotionField | None] = (),
     ) -> list[Outcome]:
         """One picture of each camera given -> what it gave, in order. scene: f32 [B,S,D] tokens of the same pictures.
+        fields: what their motion tokens were made of, for explanations; empty where there are none.
 
         Pictures of cameras that are not configured (any more) give nothing and are left out.
         """
@@ -194,7 +200,7 @@ class Pipeline:
             wanted,
             [moment.aspect for moment in moments],
         )
-        tokens = [None if scene is None else scene[i] for i in known]
+        tokens = [(None if scene is None else scene[i], fields[i] if fields else None) for i in known]
         learned = self._learn(moments, states, tracks, wanted, tokens)
         return [
             self._judge(state, moment, seen, before)
@@ -207,7 +213,7 @@ class Pipeline:
         states: Sequence[_Camera],
         tracks: Sequence[Tracks],
         wanted: Sequence[Detections],
-        scenes: Sequence[F32 | None],
+        tokens: Sequence[tuple[F32 | None, MotionField | None]],
     ) -> list[Learned]:
         """Evidence of the cameras that ask for it; the tracks of the others as they are."""
         learned = [Learned(seen, {}) for seen in tracks]
@@ -216,7 +222,8 @@ class Pipeline:
             return learned
         asking = [i for i, s in enumerate(states) if stage.everywhere or any(rule.config.learned() for rule in s.rules)]
         sights = [
-            Sight(moments[i].camera, states[i].time_s, states[i].fresh, tracks[i], wanted[i], scenes[i]) for i in asking
+            Sight(moments[i].camera, states[i].time_s, states[i].fresh, tracks[i], wanted[i], *tokens[i])
+            for i in asking
         ]
         for i, found in zip(asking, stage.step(sights), strict=True):
             learned[i] = found

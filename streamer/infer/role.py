@@ -182,7 +182,9 @@ class Station:
         before = self._engine.looked
         perception = self._engine.infer(batch)
         engine_ns = time.monotonic_ns()
-        outcomes = self._pipeline.step(moments, perception.detections, self._scene(batch, perception))
+        scene = self._scene(batch, perception)
+        fields = self._eye.fields(batch.slots.tolist())
+        outcomes = self._pipeline.step(moments, perception.detections, scene, fields)
         done_ns = time.monotonic_ns()
         self._stats.batch(len(batch), self._engine.looked - before, (engine_ns - taken_ns) / 1e6)
         by_camera = {header.camera: header for header in headers}

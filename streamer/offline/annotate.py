@@ -15,23 +15,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vedette.streamer.drawing import ALARM, BLACK, LINE, U8, WHITE, Colour, draw_label, draw_reasons, unit_of
 from vedette.streamer.geometry import Point
-
-U8 = NDArray[np.uint8]
-Colour = tuple[int, int, int]
 
 #: An alert stays in the banner for this long, seconds.
 BANNER_S = 3.0
+#: What the evidence of the latest alert goes by is about its own picture; it stays for this long, seconds.
+REASONS_S = 1.0
 #: A track that nobody has seen for longer is a memory, not something to point at, seconds.
 COASTING_S = 0.5
 #: Lines of the banner, at most.
 BANNER_LINES = 4
-ALARM: Colour = (48, 48, 230)
 ZONE: Colour = (230, 180, 40)
-LINE: Colour = (60, 220, 250)
-WHITE: Colour = (255, 255, 255)
-BLACK: Colour = (0, 0, 0)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class Annotator:
@@ -42,6 +37,7 @@ class Annotator:
         self._lines = {name: np.asarray(points, np.float64) for name, points in lines.items()}
         self._banner: deque[tuple[float, str]] = deque(maxlen=BANNER_LINES)
         self._open: dict[str, tuple[str, ...]] = {}
+        self._reasons: tuple[float, Mapping[str, Any]] | None = None
 
     def take(self, alert: Mapping[str, Any], time_s: float) -> None:
         """Remember an alert. time_s: seconds on the clock that `draw` gets."""
@@ -52,11 +48,14 @@ class Annotator:
         if alert["phase"] == "start":
             who = ", ".join(short_id(track) for track in alert["track_ids"])
             self._banner.append((time_s, f"{alert['rule']}: {alert['label'] or 'several'} {who}"))
+            self._reasons = time_s, alert.get("explain", {})
 
     def draw(self, picture: U8, tracks: Sequence[Mapping[str, Any]], caption: str, time_s: float) -> None:
         """Draw everything into u8 [H,W,3] in place. tracks: entries of a track message. caption: bottom left."""
-        unit = max(1.0, min(picture.shape[:2]) / 480)
+        unit = unit_of(picture)
         self._draw_places(picture, unit)
+        if self._reasons is not None and 0 <= time_s - self._reasons[0] <= REASONS_S:
+            draw_reasons(picture, self._reasons[1])
         alarmed = {track for tracks_of in self._open.values() for track in tracks_of}
         for track in tracks:
             if track.get("since_seen_s", 0) > COASTING_S:
@@ -64,8 +63,8 @@ class Annotator:
             _draw_track(picture, track, track["id"] in alarmed, unit)
         shown = [text for since_s, text in self._banner if 0 <= time_s - since_s <= BANNER_S]
         for row, text in enumerate(shown):
-            _label(picture, text, (round(8 * unit), round((24 + 24 * row) * unit)), 0.55 * unit, WHITE, ALARM)
-        _label(picture, caption, (round(8 * unit), picture.shape[0] - round(8 * unit)), 0.45 * unit, WHITE, BLACK)
+            draw_label(picture, text, (round(8 * unit), round((24 + 24 * row) * unit)), 0.55 * unit, WHITE, ALARM)
+        draw_label(picture, caption, (round(8 * unit), picture.shape[0] - round(8 * unit)), 0.45 * unit, WHITE, BLACK)
 
     def _draw_places(self, picture: U8, unit: float) -> None:
         size = np.array([picture.shape[1], picture.shape[0]])
@@ -79,7 +78,7 @@ class Annotator:
             corners = np.round(points * size).astype(np.int32)
             cv2.polylines(picture, [corners], True, ZONE, width, cv2.LINE_AA)
             corner = corners[np.argmin(corners.sum(axis=1))]
-            _label(picture, name, (int(corner[0]) + 4, int(corner[1]) + round(18 * unit)), 0.45 * unit, BLACK, ZONE)
+            draw_label(picture, name, (int(corner[0]) + 4, int(corner[1]) + round(18 * unit)), 0.45 * unit, BLACK, ZONE)
         for name, points in self._lines.items():
             _draw_line(picture, name, points * size, unit)
 
@@ -104,7 +103,7 @@ def _draw_track(picture: U8, track: Mapping[str, Any], alarmed: bool, unit: floa
     coasting = track.get("since_seen_s", 0) > 0
     cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 1 if coasting else width, cv2.LINE_AA)
     text = f"{track['label']} {short_id(track['id'])}" + ("?" if coasting else "")
-    _label(picture, text, (x1, max(round(12 * unit), y1 - round(3 * unit))), 0.4 * unit, BLACK, colour)
+    draw_label(picture, text, (x1, max(round(12 * unit), y1 - round(3 * unit))), 0.4 * unit, BLACK, colour)
 
 
 def _draw_line(picture: U8, name: str, points: NDArray[np.float64], unit: float) -> None:
@@ -117,14 +116,4 @@ def _draw_line(picture: U8, name: str, points: NDArray[np.float64], unit: float)
     tip = (mid[0] - (by - ay) / length * 28 * unit, mid[1] + (bx - ax) / length * 28 * unit)
     start, stop = (round(mid[0]), round(mid[1])), (round(tip[0]), round(tip[1]))
     cv2.arrowedLine(picture, start, stop, LINE, width, cv2.LINE_AA, tipLength=0.4)
-    _label(picture, f"{name} in", (stop[0] + 4, stop[1]), 0.45 * unit, BLACK, LINE)
-
-
-def _label(picture: U8, text: str, at: tuple[int, int], scale: float, ink: Colour, paper: Colour) -> None:
-    """Text on a filled box whose lower left corner is near ``at``, kept inside the picture."""
-    thickness = max(1, round(scale * 1.6))
-    (w, h), below = cv2.getTextSize(text, _FONT, scale, thickness)
-    x = max(0, min(at[0], picture.shape[1] - w - 4))
-    y = max(h + 2, min(at[1], picture.shape[0] - below))
-    cv2.rectangle(picture, (x - 2, y - h - 2), (x + w + 2, y + below), paper, cv2.FILLED)
-    cv2.putText(picture, text, (x, y), _FONT, scale, ink, thickness, cv2.LINE_AA)
+    draw_label(picture, f"{name} in", (stop[0] + 4, stop[1]), 0.45 * unit, BLACK, LINE)

@@ -104,7 +104,8 @@ def process_file(
                 perception = eyes.infer(batch)
                 (detections,) = perception.detections
                 scene = perception.scene if stage is None else eye.scene(batch, perception)
-                (outcome,) = pipeline.step([_moment(camera, picture, start_s, meter)], [detections], scene)
+                moment, fields = _moment(camera, picture, start_s, meter), eye.fields(batch.slots.tolist())
+                (outcome,) = pipeline.step([moment], [detections], scene, fields)
                 eyes.settle(int(batch.slots[0]), settled=outcome.settled)
                 results.take(picture, outcome, detections)
                 for event, evidence in films.take(picture, outcome.events) if films else ():

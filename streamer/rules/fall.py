@@ -6,13 +6,14 @@ goes down when the probability is at least ``threshold``, or when an upright box
 the box has lost `DROP` of the height that it had in the last `BEFORE_S` (who walks out of the picture, or behind something, has
 not). It starts when they have been down for ``seconds``; a person who lies is often not found any more, so a track that is lost
 right after it fell counts as down, for `LOST_S` at most. It ends when neither has been so for `END_S` (got up), or when the
-person has not been seen for `LOST_S`.
+person has not been seen for `LOST_S`. ``explain.attention_s`` says without which past half seconds the model would be less sure,
+``explain.attention_map`` where the person was in them; both are worked out only when an alert starts.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,6 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from vedette.streamer.geometry import Point, points_in_polygon
+from vedette.streamer.rules.attention import over_boxes, over_parts, over_time
 from vedette.streamer.rules.base import Check, RuleConfig, explained
 from vedette.streamer.rules.casebook import Case, Casebook
 from vedette.streamer.rules.view import Places, Signal, View, box_of, rounded
@@ -65,14 +67,16 @@ class FallConfig(RuleConfig):
 
 @dataclass(slots=True)
 class _Person(Case):
-    """seen_s: seen last, with a known probability. heights: of the last `BEFORE_S`. drop: share lost when the person went down."""
+    """seen_s: seen last, with a known probability. boxes: of the last `BEFORE_S`. drop: share lost when the person went down.
+    why: attention when the alert started, for ``explain``."""
 
     seen_s: float = 0.0
-    heights: deque[tuple[float, float]] = field(default_factory=deque)
+    boxes: deque[tuple[float, tuple[float, ...]]] = field(default_factory=deque)
     drop: float = 0.0
     upright_s: float = -1e9
     shape: float = 0.0
     laid: bool = False
+    why: dict[str, Any] = field(default_factory=dict)
 
     def lie(self, time_s: float, shape: float, drop: float) -> bool:
         """Take in a shape (width / height); whether somebody who stood or sat a moment ago lies now, or still does."""
@@ -83,13 +87,23 @@ class _Person(Case):
         self.laid = fell or (self.laid and shape >= LYING * EASE_SHAPE)
         return self.laid
 
-    def lose(self, time_s: float, height: float) -> float:
-        """Take in a height; the share of the tallest of the last `BEFORE_S` that is lost, 0 for who was never tall enough."""
-        self.heights.append((time_s, height))
-        while time_s - self.heights[0][0] > BEFORE_S:
-            self.heights.popleft()
-        tallest = max(h for _, h in self.heights)
-        return 1 - height / tallest if tallest >= LEAST_HEIGHT else 0.0
+    def lose(self, time_s: float, box: tuple[float, ...]) -> float:
+        """Take in a box; the share of the tallest height of the last `BEFORE_S` that is lost, 0 for who was never tall enough."""
+        self.boxes.append((time_s, box))
+        while time_s - self.boxes[0][0] > BEFORE_S:
+            self.boxes.popleft()
+        tallest = max(bottom - top for _, (_, top, _, bottom) in self.boxes)
+        return 1 - (box[3] - box[1]) / tallest if tallest >= LEAST_HEIGHT else 0.0
+
+    def attention(self, shares: Sequence[tuple[float, float]], later_s: float) -> dict[str, Any]:
+        """Which past half seconds the model goes by, and where the person was in them. shares: (seconds before the box that was judged
+        last, loss). later_s: how long ago that was."""
+        newest_s = self.boxes[-1][0]
+        times = np.array([time_s for time_s, _ in self.boxes])
+        known = [(ago_s, share) for ago_s, share in shares if newest_s - ago_s >= times[0]]
+        boxes = [self.boxes[int(np.argmin(np.abs(times - newest_s + ago_s)))][1] for ago_s, _ in known]
+        parts = over_boxes(boxes, [share for _, share in known])
+        return {"attention_s": over_time(shares, later_s), "attention_map": over_parts(parts)} if shares else {}
 
 
 class FallRule:
@@ -109,7 +123,7 @@ class FallRule:
             if number not in self._book:
                 self._book.case(number).seen_s = view.time_s
             person = self._book.case(number)
-            drop = person.lose(view.time_s, float(view.tracks.xyxy[i, 3] - view.tracks.xyxy[i, 1]))
+            drop = person.lose(view.time_s, tuple(view.tracks.xyxy[i].tolist()))
             if judged[i]:
                 self._look(person, view, i, float(probability[i]), drop)
         signals: list[Signal] = []
@@ -150,8 +164,11 @@ class FallRule:
             if not lost and now_s - person.last_s < max(END_S, now_s - person.seen_s + 1e-6):
                 return []
             return self._book.end(key, "not seen any more" if lost else "got up")
-        held = now_s - since_s >= self._config.seconds - 1e-6
-        return self._book.start(key, view) if held and not lost else []
+        if now_s - since_s < self._config.seconds - 1e-6 or lost or not self._book.ready(key, view):
+            return []
+        if view.why is not None:
+            person.why = person.attention(view.why.past_of(person.tracks[0]), now_s - person.seen_s)
+        return self._book.start(key, view)
 
     def _trace(self, person: _Person, time_s: float) -> dict[str, Any]:
         config, since_s = self._config, person.since_s
@@ -166,4 +183,5 @@ class FallRule:
             f"fell, {config.threshold:g} or more or from upright to lying, and stays down for {config.seconds:g} s",
             checks,
             unseen_s=rounded(max(0.0, time_s - person.seen_s)),
+            **person.why,
         )

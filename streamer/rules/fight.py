@@ -3,8 +3,9 @@
 The temporal engine gives a probability from how people move (evidence ``fight``, see the model card ``vedette-events.md``); in the
 first half second of a camera, and after a silence, it is unknown and nothing is concluded. It starts when the probability has been at
 least ``threshold`` for ``seconds`` (dips shorter than `DIP_S` are forgiven), goes on while it is not much lower, and ends when it has
-been lower, or unknown, for `END_S`. ``explain.attention_s`` says which past half seconds made the probability; it is worked out
-only when an alert is told.
+been lower, or unknown, for `END_S`. ``explain.attention_s`` says which past half seconds made the probability (exact: the model is
+linear in them), ``explain.attention_map`` what the alert's own picture would lose where nothing moved; both are worked out only
+when an alert is told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from vedette.streamer.rules.attention import over_parts, over_time
 from vedette.streamer.rules.base import Check, RuleConfig, explained
 from vedette.streamer.rules.casebook import Case, Casebook
 from vedette.streamer.rules.view import Box, Places, Signal, View, box_of, rounded
@@ -27,8 +29,6 @@ END_S = 2.0
 EASE = 0.75
 #: At most one update of the peak in this time, seconds, and only when it rose by `RISE`.
 UPDATE_S, RISE = 1.0, 0.05
-#: Attention over time is told in steps of this, seconds.
-ATTENTION_S = 0.5
 #: Share of a box that another must cover for its person to be named as taking part.
 TOUCH = 0.05
 
@@ -56,11 +56,11 @@ class FightConfig(RuleConfig):
 
 @dataclass(slots=True)
 class _Fight(Case):
-    """told, told_s: the peak that was told last, and when. seconds: attention over time as it was then."""
+    """told, told_s: the peak that was told last, and when. why: attention as it was then, for ``explain``."""
 
     told: float = 0.0
     told_s: float = 0.0
-    seconds: list[list[float]] = field(default_factory=list)
+    why: dict[str, Any] = field(default_factory=dict)
 
 
 class FightRule:
@@ -103,7 +103,7 @@ class FightRule:
         return self._book.start(None, view)
 
     def _look_back(self, case: _Fight, view: View) -> None:
-        case.told, case.told_s, case.seconds = case.peak, view.time_s, attention(view)
+        case.told, case.told_s, case.why = case.peak, view.time_s, attention(view)
 
     def _trace(self, case: _Fight, time_s: float) -> dict[str, Any]:
         config = self._config
@@ -112,16 +112,17 @@ class FightRule:
             Check("probability of a fight", case.score, config.threshold),
             Check("for", rounded(time_s - case.since_s), config.seconds, "s"),
         ]
-        trace = explained(f"looks like a fight, {config.threshold:g} or more, for {config.seconds:g} s", checks)
-        return trace | {"attention_s": case.seconds} if case.seconds else trace
+        condition = f"looks like a fight, {config.threshold:g} or more, for {config.seconds:g} s"
+        return explained(condition, checks, **case.why)
 
 
-def attention(view: View) -> list[list[float]]:
-    """Which past half seconds speak for a fight, and how much: [seconds ago, share of the model's logit], oldest first."""
-    bins: dict[int, float] = {}
-    for ago_s, share in view.why() if view.why is not None else ():
-        bins[int(ago_s / ATTENTION_S)] = bins.get(int(ago_s / ATTENTION_S), 0.0) + share
-    return [[rounded(k * ATTENTION_S), rounded(bins[k])] for k in sorted(bins, reverse=True)]
+def attention(view: View) -> dict[str, Any]:
+    """Which past half seconds speak for a fight, and which parts of this picture; what the model cannot say is absent."""
+    if view.why is None:
+        return {}
+    seconds, parts = over_time(view.why.past()), view.why.places()
+    found: dict[str, Any] = {"attention_s": seconds} if seconds else {}
+    return found if parts is None else found | {"attention_map": over_parts(parts)}
 
 
 def involved(view: View) -> tuple[tuple[int, ...], Box | None]:

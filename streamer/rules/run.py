@@ -1,9 +1,10 @@
 """Somebody runs.
 
 Speed is measured in the person's own height a second, so that it means the same near and far: walking is about 0.8, a
-jog begins near 1.5, running is 2 and more. It is the way of the foot point over the last ``seconds``, beginning to end,
+jog begins near 1.5, running is 2 and more. It is the way of the box over the last ``seconds``, beginning to end,
 so that a trembling box has no speed; boxes cut off by the picture's border have no height and are not measured. Where
 the temporal engine knows how to tell running (evidence ``run``), its probability decides instead of the speed.
+``explain.path`` is the way that was measured: [seconds ago, x, y] of the middle of the box, oldest first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pydantic import Field
 from vedette.streamer.geometry import Point, points_in_polygon
 from vedette.streamer.rules.base import Check, ClassName, RuleConfig, explained
 from vedette.streamer.rules.casebook import Case, Casebook
-from vedette.streamer.rules.view import Places, Signal, View, box_of
+from vedette.streamer.rules.view import Places, Signal, View, box_of, rounded
 
 #: A runner who has been slow, or unseen, for this long runs no more, seconds.
 END_S = 1.5
@@ -32,6 +33,8 @@ LEAST_POSITIONS = 4
 HEIGHT_FACTOR = 1.35
 #: A box nearer than this to the picture's border is cut off by it, picture sizes.
 BORDER = 0.01
+#: Points of the path that an alert tells, about.
+WAY = 10
 #: A change of place between two pictures faster than this is a wrong box, heights a second.
 FASTEST = 8.0
 
@@ -60,11 +63,18 @@ class RunConfig(RuleConfig):
 
 @dataclass(slots=True)
 class _Person(Case):
-    """path: (time, x in picture heights, y, height) of the last seconds. height: usual. told: speed and probability when last fast."""
+    """path: (time, x in picture heights, y, height) of the last seconds. height: usual. told: speed and probability when last fast.
+    aspect: width / height of the picture."""
 
     path: deque[tuple[float, float, float, float]] = field(default_factory=deque)
     height: float = 0.0
     told: tuple[float, float | None] = (0.0, None)
+    aspect: float = 1.0
+
+    def way(self, time_s: float) -> list[list[float]]:
+        """The path as [seconds ago, x, y], normalised, some `WAY` points of it."""
+        points = list(self.path)[:: max(1, len(self.path) // WAY)]
+        return [[rounded(time_s - t), rounded(x / self.aspect), rounded(y)] for t, x, y, _ in points]
 
 
 class RunRule:
@@ -113,6 +123,7 @@ class RunRule:
             person.path.clear()
             return None
         person.path.append((view.time_s, *place, height))
+        person.aspect = view.aspect
         while len(person.path) > 2 and view.time_s - person.path[1][0] >= self._config.seconds - 1e-6:
             person.path.popleft()
         took_s = view.time_s - person.path[0][0]
@@ -155,7 +166,8 @@ class RunRule:
         ]
         if probability is not None:
             checks[0] = Check("probability of running", probability, EVIDENCE)
-        return explained(f"faster than {config.speed:g} of the own height a second for {config.seconds:g} s", checks)
+        condition = f"faster than {config.speed:g} of the own height a second for {config.seconds:g} s"
+        return explained(condition, checks, path=person.way(time_s))
 
 
 def _pace(path: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

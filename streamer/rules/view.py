@@ -7,7 +7,7 @@ classes at a moment of the camera's own clock. `Signal` is one step in the life 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -37,6 +37,22 @@ class Places:
     lines: Mapping[str, Sequence[Point]] = field(default_factory=dict)
 
 
+class Reasons(Protocol):
+    """Why the evidence of one picture is what it is. Every answer costs milliseconds: ask only when something is told."""
+
+    def past(self) -> Sequence[tuple[float, float]]:
+        """What each past step adds to the logit of the scene's evidence: (seconds ago, share), newest last."""
+        ...
+
+    def past_of(self, number: int) -> Sequence[tuple[float, float]]:
+        """What the logit of a track's evidence loses without each past step: (seconds before its newest, loss), newest last."""
+        ...
+
+    def places(self) -> F32 | None:
+        """f32 [rows,columns]: what the logit of the scene's evidence loses if nothing moves in that part of this picture."""
+        ...
+
+
 @dataclass(frozen=True)
 class View:
     """One picture as one rule sees it.
@@ -46,7 +62,7 @@ class View:
     watch. rearm: whether what was there then had been there before, unseen by this rule. awake: whether the
     schedule lets an incident start now. aspect: picture width / height. picture: what the capture process measured of it.
     evidence_names: columns of ``tracks.evidence``. scene: learned evidence of the whole picture by name, unknown ones absent.
-    why: asks the model what each past step adds to that evidence, (seconds ago, share); None where the model cannot say.
+    why: what the model can say about its evidence; None where it cannot.
     """
 
     tracks: Tracks
@@ -59,7 +75,7 @@ class View:
     picture: PictureStats | None = None
     evidence_names: Sequence[str] = ()
     scene: Mapping[str, float] = field(default_factory=dict)
-    why: Callable[[], Sequence[tuple[float, float]]] | None = None
+    why: Reasons | None = None
 
     def evidence(self, name: str) -> F32:
         """f32 [N] probability of ``name`` by track, NaN where it is not known."""

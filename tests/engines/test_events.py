@@ -84,6 +84,46 @@ def test_a_step_is_the_weighted_mean_of_the_past(model: Path) -> None:
     assert [age for age, _ in shares] == sorted((age for age, _ in shares), reverse=True)
 
 
+def test_a_picture_is_weighed_as_the_next_step_would_weigh_it(model: Path) -> None:
+    """What other motion numbers would have added to the latest step is what a step with them really adds."""
+    r, times = np.random.default_rng(1), 0.1 * np.arange(12)
+    past = [frame(float(t), k) for k, t in enumerate(times[:-1])]
+    tokens = [token(r.normal(size=MOTION)) for _ in range(2)]
+
+    def logit_after(scene: np.ndarray) -> tuple[float, EventEvidence]:
+        engine = EventEvidence(model)
+        last = [engine.step([f])[0] for f in [*past, frame(float(times[-1]), 99, scene=scene)]][-1]
+        p = float(last.scene[0])
+        return float(np.log(p / (1 - p))), engine
+
+    (first, engine), (second, _) = (logit_after(scene) for scene in tokens)
+    added = engine.weigh(0, np.concatenate([scene[:, :MOTION] for scene in tokens]))
+    assert added is not None
+    assert second - first == pytest.approx(added[1] - added[0], abs=1e-3)
+    assert EventEvidence(model).weigh(0, tokens[0][:, :MOTION]) is None
+
+
+def test_what_a_fall_loses_without_a_step_is_what_a_life_without_it_says(model: Path) -> None:
+    """Leaving a step out of the memory equals never having made it, and asking changes nothing."""
+    times = 0.1 * np.arange(10)
+    frames = [frame(float(t), k, people=1) for k, t in enumerate(times)]
+
+    def logit_of(shown: list[TrackFrame]) -> tuple[float, EventEvidence]:
+        engine = EventEvidence(model)
+        p = float([engine.step([f])[0] for f in shown][-1].evidence[0, 0])
+        return float(np.log(p / (1 - p))), engine
+
+    whole, engine = logit_of(frames)
+    told = engine.explain_track(0, 1)
+    assert [ago_s for ago_s, _ in told] == pytest.approx(list(times[::-1]))
+    assert told[-1][1] == 0
+    for k in (1, 5, 8):
+        without, _ = logit_of(frames[:k] + frames[k + 1 :])
+        assert told[k][1] == pytest.approx(whole - without, abs=2e-3)
+    assert engine.explain_track(0, 1) == told
+    assert engine.explain_track(0, 7) == []
+
+
 def test_unknown_before_half_a_second(model: Path) -> None:
     """Neither a camera nor a track has a probability before half a second; a newcomer has none while others do."""
     engine = EventEvidence(model)

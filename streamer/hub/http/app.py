@@ -1,7 +1,7 @@
 """The routes. Read only, JSON, every parameter checked.
 
 ``/healthz`` ``/readyz`` ``/metrics`` ``/api/v1/processes`` ``/api/v1/cameras``
-``/api/v1/alerts?from=&limit=&camera=`` ``/api/v1/alerts/{seq}`` ``/api/v1/alerts/{seq}/snapshot``
+``/api/v1/alerts?from=&limit=&camera=`` ``/api/v1/alerts/{seq}`` ``/api/v1/alerts/{seq}/snapshot?draw=reasons``
 ``/api/v1/alerts/{seq}/clip``
 ``/api/v1/events`` (SSE; ``?from=`` ``?camera=``, Last-Event-ID)
 
@@ -14,7 +14,9 @@ must not read alerts through somebody's browser.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from pathlib import Path
 from typing import Literal
 
 from starlette.applications import Starlette
@@ -124,21 +126,35 @@ class Api:
         return found
 
     async def snapshot(self, request: Request, scope: Scope) -> Response:
-        """The picture of an alert; 410 when retention or a full disk removed it."""
-        return await self._file(request, scope, "snapshot", "image/jpeg")
+        """The picture of an alert; 410 when retention or a full disk removed it. ``?draw=reasons``: with the alert drawn in."""
+        wanted = request.query_params.get("draw")
+        if wanted is None:
+            return await self._file(request, scope, "snapshot", "image/jpeg")
+        if wanted != "reasons":
+            raise HTTPException(400, f"draw: needs `reasons`, got {wanted[:40]!r}")
+        found = await self._find(request, scope)
+        path = await self._path(found, "snapshot")
+        try:
+            drawn = await run_in_threadpool(_drawn, path, found.body)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+        return Response(drawn, media_type="image/jpeg", headers={"X-Content-Type-Options": "nosniff"})
 
     async def clip(self, request: Request, scope: Scope) -> Response:
         """The film of an alert: 404 until the rev that brings it, 410 when it was removed."""
         return await self._file(request, scope, "clip", "video/mp4")
 
     async def _file(self, request: Request, scope: Scope, what: Literal["snapshot", "clip"], media: str) -> Response:
-        found = await self._find(request, scope)
+        path = await self._path(await self._find(request, scope), what)
+        return FileResponse(path, media_type=media, headers={"X-Content-Type-Options": "nosniff"})
+
+    async def _path(self, found: Stored, what: Literal["snapshot", "clip"]) -> Path:
         path = await run_in_threadpool(self._reader.evidence, found.seq, what)
         if path is None:
             raise HTTPException(404, f"no {what}")
         if not path.is_file():
             raise HTTPException(410, f"the {what} was removed")
-        return FileResponse(path, media_type=media, headers={"X-Content-Type-Options": "nosniff"})
+        return path
 
     async def events(self, request: Request, scope: Scope) -> Response:
         """Alerts as they happen."""
@@ -159,6 +175,13 @@ class Api:
                 yield part
         finally:
             self._bell.leave(rung)
+
+
+def _drawn(path: Path, body: bytes) -> bytes:
+    """The snapshot at a path with its alert drawn in."""
+    from vedette.streamer.drawing import drawn_snapshot  # OpenCV costs the hub memory: only where somebody asks
+
+    return drawn_snapshot(path.read_bytes(), json.loads(body))
 
 
 def _integer(request: Request, name: str, default: int, low: int, high: int) -> int:

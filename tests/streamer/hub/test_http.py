@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 
 from tests.streamer.hub.hubs import JPEG, hub_with, until
@@ -184,6 +186,25 @@ def test_pictures_come_by_alert(hub: HubProcess, client: httpx.Client) -> None:
         assert client.get("/api/v1/alerts/2/snapshot").status_code == 410
     finally:
         aside.rename(path)
+
+
+def test_a_picture_is_drawn_into_only_when_asked(hub: HubProcess, client: httpx.Client) -> None:
+    """``?draw=reasons`` is another picture of the same size, the kept one stays as it was; what is no picture is said to be none."""
+    path = hub.store / client.get("/api/v1/alerts/2").json()["evidence"]["snapshot"]
+    whole = cv2.imencode(".jpg", np.full((240, 320, 3), 90, np.uint8))[1].tobytes()
+    path.write_bytes(whole)
+    try:
+        answer = client.get("/api/v1/alerts/2/snapshot", params={"draw": "reasons"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+        shown = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+        assert shown.shape == (240, 320, 3)
+        assert shown.std() > 5
+        assert client.get("/api/v1/alerts/2/snapshot").content == whole
+    finally:
+        path.write_bytes(JPEG)
+    assert client.get("/api/v1/alerts/2/snapshot", params={"draw": "reasons"}).status_code == 422
+    assert client.get("/api/v1/alerts/2/snapshot", params={"draw": "cats"}).status_code == 400
+    assert client.get("/api/v1/alerts/1/snapshot", params={"draw": "reasons"}).status_code == 404
 
 
 @pytest.mark.parametrize(

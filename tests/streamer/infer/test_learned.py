@@ -284,3 +284,26 @@ def test_process_with_learned_evidence_is_the_same_every_time(tmp_path: Path, da
     assert results[0] == results[1]
     assert summary["learned"]["peak"]["fight"] > 0
     assert summary["learned"]["peak"]["fall"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("clip", "kind"), [("fights/fight/fi144.mp4", "fight"), ("falls/subject1/Fall/13.mp4", "fall")]
+)
+def test_a_real_alert_says_when_and_where(tmp_path: Path, data_dir: Path, clip: str, kind: str) -> None:
+    """The shipped model on a real clip: half seconds up to now and a map of 8 x 13 parts, some of which speak for the alert and
+    most of which nothing moved in; the schema knows both."""
+    from vedette.streamer.alert import alert_schema
+    from vedette.streamer.cli import main
+
+    (tmp_path / "c.yaml").write_text(f"version: 1\ncameras: {{}}\ndefaults: {{rules: [{{kind: {kind}}}]}}\n")
+    words = ["process", str(data_dir / clip), "--config", str(tmp_path / "c.yaml"), "--out", str(tmp_path)]
+    assert main(words) == 0
+    (alerts,) = tmp_path.glob("*/alerts.jsonl")
+    explain = json.loads(alerts.read_text().splitlines()[0])["explain"]
+    assert explain["attention_s"][-1][0] == 0.0
+    parts = np.array(explain["attention_map"])
+    assert parts.shape == (8, 13)
+    assert parts.max() > 0
+    assert (parts == 0).mean() > 0.3
+    assert {"attention_s", "attention_map"} <= alert_schema()["properties"]["explain"]["properties"].keys()

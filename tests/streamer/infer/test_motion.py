@@ -66,6 +66,23 @@ def test_pictures_in_between_repeat_the_token(scenery: np.ndarray) -> None:
         np.testing.assert_array_equal(token, expected)
 
 
+def test_only_the_parts_that_somebody_moves_in_have_something_to_lose(scenery: np.ndarray) -> None:
+    """Without the part the walker is in he is slower; parts at the other end change nothing, and asking leaves no trace."""
+    eye = MotionEye()
+    for k in range(3):
+        picture, found = walker(scenery, 100 + 8 * k)
+        token = eye.token(0, picture, BOX, found, 0.1 * k)
+    assert eye.fields([7]) == [None]
+    (field,) = eye.fields([0])
+    assert field is not None
+    np.testing.assert_array_equal(field.numbers(), token[:NUMBERS])
+    lost = {(row, column): field.numbers()[SPEED] - numbers[SPEED] for row, column, numbers in field.numbers_without()}
+    # the walker stands at x .24 to .38 and y .4 to .86: columns 3 and 4, rows 3 to 6
+    assert max(lost, key=lambda part: lost[part]) in {(row, column) for row in range(3, 7) for column in (3, 4)}
+    assert all(value == 0 for (_, column), value in lost.items() if column > 7)
+    np.testing.assert_array_equal(field.numbers(), token[:NUMBERS])
+
+
 def test_a_reset_or_a_gap_says_nothing(scenery: np.ndarray) -> None:
     """After a new epoch, or half a second of silence, there is nothing to compare with."""
     for second, fresh in ((0.1, True), (2.0, False)):

@@ -76,6 +76,25 @@ class Stage:
         self.now += seconds
 
 
+class SaidReasons:
+    """Reasons of which a test knows what they say, and whether anybody asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def past(self) -> list[tuple[float, float]]:
+        self.asked.append("past")
+        return [(0.9, 0.5), (0.6, 0.25), (0.1, 1.0), (0.0, 1.0)]
+
+    def past_of(self, number: int) -> list[tuple[float, float]]:
+        self.asked.append(f"past of {number}")
+        return [(1.8, 2.0), (1.7, 1.0), (0.1, -0.5), (0.0, 0.0)]
+
+    def places(self) -> np.ndarray:
+        self.asked.append("places")
+        return np.array([[0.0, 0.5], [-0.25, 0.0]], np.float32)
+
+
 def phases(signals: list[Signal]) -> list[str]:
     """Just what happened."""
     return [signal.phase for signal in signals]

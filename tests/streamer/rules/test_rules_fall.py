@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.streamer.rules.rule_scenes import LABELS, tracks_at
+from tests.streamer.rules.rule_scenes import LABELS, SaidReasons, tracks_at
 from vedette.streamer.rules.fall import LOST_S, FallConfig, FallRule
 from vedette.streamer.rules.view import Places, Signal, View
 
@@ -16,6 +16,8 @@ GATE = ((0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8))
 
 class Ward:
     """One rule, one person, ten pictures a second; None: not seen."""
+
+    why: SaidReasons | None = None
 
     def __init__(self, at: tuple[float, float] = (0.5, 0.5), **keys: object) -> None:
         self.rule: FallRule = FallConfig.model_validate(keys).rule(Places({"gate": GATE}))
@@ -31,7 +33,7 @@ class Ward:
                 xyxy = tracks.xyxy.copy()
                 xyxy[:, 1] = xyxy[:, 3] - (height or (0.07 if value >= 0.5 else 0.2))
                 tracks = replace(tracks, xyxy=xyxy, evidence=np.array([[value]], np.float32))
-            signals += self.rule.step(View(tracks, LABELS, self.now, evidence_names=("fall",)))
+            signals += self.rule.step(View(tracks, LABELS, self.now, evidence_names=("fall",), why=self.why))
         return signals
 
 
@@ -48,6 +50,22 @@ def test_who_stays_down_for_the_time_is_told_and_getting_up_ends_it() -> None:
     }  # fmt: skip
     assert end.explain["reason"] == "got up"
     assert end.explain["duration_s"] == pytest.approx(1.4, abs=0.01)
+
+
+def test_the_alert_says_which_seconds_it_goes_by_and_where_the_person_was() -> None:
+    """Upright half seconds speak for it and lie where the person stood; the model is asked once, when the alert starts."""
+    ward = Ward()
+    ward.why = SaidReasons()
+    (start,) = ward.show(*[0.1] * 15, *[0.9] * 15)
+    assert ward.why.asked == ["past of 3"]
+    assert start.explain["attention_s"] == [[1.5, 3.0], [0.0, -0.5]]
+    parts = np.array(start.explain["attention_map"])
+    assert parts.shape == (8, 13)
+    assert parts.sum() == pytest.approx(2.5, abs=0.01)
+    # feet at .5, a height of .2 while upright: nothing above .3, nothing below
+    assert parts[3, 6] > 0
+    assert not parts[:2].any()
+    assert not parts[5:].any()
 
 
 def test_from_upright_to_lying_in_a_moment_is_a_fall_whatever_the_evidence_says() -> None:

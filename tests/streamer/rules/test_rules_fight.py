@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.streamer.rules.rule_scenes import LABELS, tracks_at
+from tests.streamer.rules.rule_scenes import LABELS, SaidReasons, tracks_at
 from vedette.streamer.rules.fight import FightConfig, FightRule
 from vedette.streamer.rules.view import Places, Signal, View
 
@@ -79,18 +79,14 @@ def test_silence_after_an_incident_and_outside_the_schedule() -> None:
 
 
 def test_the_alert_says_which_seconds_made_it() -> None:
-    """Shares of past steps are summed by half seconds, asked for only when something is told."""
-    running, asked = rule(), []
-
-    def why() -> list[tuple[float, float]]:
-        asked.append(1)
-        return [(0.9, 0.5), (0.6, 0.25), (0.1, 1.0), (0.0, 1.0)]
-
+    """Shares of past steps are summed by half seconds, parts of the picture told as they are; asked for only when something is told."""
+    running, why = rule(), SaidReasons()
     signals: list[Signal] = []
     for k in range(10):
         signals += running.step(View(tracks_at({}), LABELS, 0.1 * k, scene={"fight": 0.9}, why=why))
     assert [s.explain["attention_s"] for s in signals] == [[[0.5, 0.75], [0.0, 2.0]]]
-    assert len(asked) == 1
+    assert [s.explain["attention_map"] for s in signals] == [[[0.0, 0.5], [-0.25, 0.0]]]
+    assert why.asked == ["past", "places"]
 
 
 def test_the_rule_switches_the_temporal_engine_on() -> None:

@@ -27,6 +27,10 @@ def test_a_runner_is_told_after_the_time_and_a_walker_never(fps: float) -> None:
     assert speed["value"] == pytest.approx(2.2, rel=0.05)
     assert speed["met"]
     assert held["value"] == pytest.approx(1.0, abs=0.3)
+    (first_ago_s, *first), (last_ago_s, *last) = start.explain["path"][0], start.explain["path"][-1]
+    assert first_ago_s - last_ago_s == pytest.approx(1.0, abs=0.25)
+    assert last[0] - first[0] == pytest.approx(2.2 * HEIGHT * (first_ago_s - last_ago_s) / (16 / 9), abs=0.01)
+    assert first[1] == last[1] == pytest.approx(0.6 - HEIGHT / 2)
     assert dash(Stage(RUN, fps=fps), 1.2, 3) == []
 
 

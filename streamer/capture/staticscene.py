@@ -67,11 +67,10 @@ class StaticScene:
             cv2.accumulateWeighted(small, self._background, step_s / self._learned_s)
             return []
         background = cv2.convertScaleAbs(self._background)
-        small = self._exposed(small, background)
+        raw, small = small, self._exposed(small, background)
         differs = cv2.absdiff(small, background) > DIFFERS
-        if self._is_upset(differs, small, step_s):
+        if self._is_upset(differs, raw, step_s):
             return []
-        raw = cv2.add(small, self._shift)
         cv2.accumulateWeighted(raw, self._background, step_s / (FOLLOW_S + step_s), mask=(~differs).view(np.uint8))
         if not differs.any() and not self._still_s.any():
             return []
@@ -87,7 +86,7 @@ class StaticScene:
             self._shift = min(max(shift, -MOST_SHIFT), MOST_SHIFT)
         return np.asarray(cv2.subtract(small, self._shift), np.uint8)
 
-    def _is_upset(self, differs: Mask, small: U8, step_s: float) -> bool:
+    def _is_upset(self, differs: Mask, raw: U8, step_s: float) -> bool:
         """Whether most parts of the picture have changed; after `UPSET_S` of it the new picture is learned quickly."""
         assert self._background is not None
         parts = cv2.resize(differs.view(np.uint8) * np.float32(1), (4, 4), interpolation=cv2.INTER_AREA)
@@ -96,7 +95,6 @@ class StaticScene:
             return False
         self._upset_s += step_s
         if self._upset_s >= UPSET_S:
-            raw = cv2.add(small, self._shift)
             cv2.accumulateWeighted(raw, self._background, min(1.0, step_s / LEARN_S))
             self._still_s[:] = 0.0
         return True

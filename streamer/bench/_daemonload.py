@@ -32,16 +32,21 @@ class Load:
     rest: bool = False
 
 
-def measure(clips: Sequence[Path], load: Load, folder: Path) -> dict[str, Any]:
-    """One daemon with a camera a clip, from start to stop."""
-    cameras = len(clips)
-    sections = {
+def cameras_of(clips: Sequence[Path], fps: float) -> dict[str, Any]:
+    """The configuration of a camera a clip, which asks for an alert as soon as anybody is there."""
+    return {
         f"camera-{i + 1}": {
-            "source": str(clip), "loop": True, "pace": "realtime", "fps": load.fps,
+            "source": str(clip), "loop": True, "pace": "realtime", "fps": fps,
             "zones": {"all": WHOLE}, "rules": [{"kind": "zone", "zone": "all"}],
         }
         for i, clip in enumerate(clips)
     }  # fmt: skip
+
+
+def measure(clips: Sequence[Path], load: Load, folder: Path) -> dict[str, Any]:
+    """One daemon with a camera a clip, from start to stop."""
+    cameras = len(clips)
+    sections = cameras_of(clips, load.fps)
     names = list(sections)
     engine = {"rest": load.rest} | ({} if load.skip_still is None else {"skip_still": load.skip_still})
     with Daemon(sections, folder / "daemon.log", http="127.0.0.1:0", extra={"engine": engine}) as daemon:
@@ -167,6 +172,7 @@ class Meter:
                 "name": row["name"],
                 "cpu_percent": round(100 * (row["cpu_s"] - before.get(pid, row)["cpu_s"]) / wall_s, 1),
                 "rss_mb": round(row["rss_mb"], 1),
+                "pss_mb": round(row["pss_mb"], 1),
             }
             for pid, row in sorted(after.items(), key=lambda item: (item[1]["role"], item[1]["name"]))
         ]
@@ -184,7 +190,12 @@ def _percentiles(samples: list[float]) -> dict[str, float] | None:
 
 
 def _proc(pid: int) -> dict[str, float]:
-    """CPU seconds and resident memory of a process, from /proc."""
+    """CPU seconds and memory of a process, from /proc: resident, and with its part of what it shares."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ticks = int(fields[11]) + int(fields[12])
-    return {"cpu_s": ticks / os.sysconf("SC_CLK_TCK"), "rss_mb": int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6}
+    shared = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return {
+        "cpu_s": ticks / os.sysconf("SC_CLK_TCK"),
+        "rss_mb": int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        "pss_mb": int(shared["Pss:"]) * 1024 / 1e6,
+    }

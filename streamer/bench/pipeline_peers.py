@@ -230,6 +230,21 @@ def _measure(meter: Meter, job: dict[str, Any]) -> dict[str, Any]:
         return meter.result(job["fps"])
 
 
+def run_startup(job: dict[str, Any]) -> dict[str, Any]:
+    """When the first picture of a clip was decoded, and the first result came out; seconds of the monotonic clock."""
+    import cv2
+
+    net, finish = Net(job["model"], job["threads"]), sorted_out(job["sort"], 1, job["fps"])
+    capture, decoded_s = cv2.VideoCapture(job["clip"], cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]), None
+    while True:
+        good, picture = capture.read()
+        if not good:
+            raise ValueError("nothing was detected in the whole clip")
+        decoded_s = time.monotonic() if decoded_s is None else decoded_s
+        if finish(0, net([picture])[0]):
+            return {"decoded_s": decoded_s, "detected_s": time.monotonic()}
+
+
 def encode(job: dict[str, Any]) -> dict[str, Any]:
     """Pictures of ``source`` as H.264 of ``size``, or with ``still`` its first one under a sensor's fresh noise."""
     import av
@@ -294,7 +309,9 @@ def _rss_mb() -> float:
 def main() -> None:
     """Read the job, do it, answer."""
     job = json.load(sys.stdin)
-    tasks: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"encode": encode, "inference": run_inference}
+    tasks: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "encode": encode, "inference": run_inference, "startup": run_startup,
+    }  # fmt: skip
     answer = versions() if job["loop"] == "versions" else tasks.get(job["loop"], run_threads)(job)
     print("\n" + json.dumps(answer), flush=True)
     os._exit(0)  # threads inside C must not keep us

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import json
 import pkgutil
+from contextlib import redirect_stdout
+from pathlib import Path
 
 from vedette.streamer import bench
+from vedette.streamer.bench._plot import check_plot, draw_plot
+from vedette.streamer.errors import VedetteError
 
 
 def names() -> list[str]:
@@ -22,9 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure; JSON goes to standard output."""
+    """Measure; JSON goes to standard output, with ``--plot`` its picture into a file."""
     module = importlib.import_module(f"{bench.__name__}.{args.name}")
     parser = argparse.ArgumentParser(prog=f"vedette bench {args.name}", description=module.__doc__)
     module.add_arguments(parser)
-    status: int = module.run(parser.parse_args(args.rest))
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw the figures (needs the extra: plot)")
+    chosen = parser.parse_args(args.rest)
+    if chosen.plot is None:
+        status: int = module.run(chosen)
+        return status
+    check_plot(chosen.plot)
+    told = io.StringIO()
+    try:
+        with redirect_stdout(told):
+            status = module.run(chosen)
+    finally:
+        print(told.getvalue(), end="", flush=True)
+    try:
+        document = json.loads(told.getvalue())
+    except ValueError as error:
+        raise VedetteError("bench --plot: draws the JSON document; leave out what prints something else") from error
+    draw_plot(args.name, document, chosen.plot)
     return status

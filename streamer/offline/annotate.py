@@ -89,8 +89,8 @@ def short_id(track_id: str) -> str:
 
 
 def colour_of(track_id: str) -> Colour:
-    """The same bright colour for the same track, in every picture and every run."""
-    hue = zlib.crc32(track_id.encode()) % 180
+    """The same bright colour for the same track, in every picture and every run; red is kept for alarms."""
+    hue = 15 + zlib.crc32(track_id.encode()) % 150
     b, g, r = cv2.cvtColor(np.array([[[hue, 200, 255]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
     return int(b), int(g), int(r)
 

@@ -142,11 +142,10 @@ class AbandonedRule:
             case.serial = 0
             return signals
         alone_s = 0.0 if case.alone_s is None else view.time_s - case.alone_s
-        seen_now = view.time_s - case.thing.shown_s <= 1.0  # a person who hides the place says nothing of it
-
-        if not (
-            alone_s >= self._config.seconds and seen_now and view.awake and self._cooldown.ready(number, view.time_s)
-        ):
+        # a person who hides the place says nothing of it, and what has shrunk to a scrap meanwhile is not what was put down
+        is_there = view.time_s - case.thing.shown_s <= 1.0 and case.thing.fits(case.owner_height, self._config.largest)
+        due = alone_s >= self._config.seconds and is_there
+        if not (due and view.awake and self._cooldown.ready(number, view.time_s)):
             return []
         self._cooldown.touch(number, view.time_s)
         self._serial += 1

@@ -65,6 +65,10 @@ class Thing:
         """Of its box, picture heights."""
         return max(1e-3, self.box[3] - self.box[1])
 
+    def fits(self, owner_height: float, largest: float) -> bool:
+        """Whether somebody so tall can have put it down: neither a scrap nor too large."""
+        return LEAST * owner_height <= self.height <= largest * owner_height
+
     def distance(self, view: View, i: int) -> float:
         """From its foot to the nearest point of the foot line of row ``i``, picture heights."""
         x1, _, x2, y2 = (float(v) for v in view.tracks.xyxy[i])
@@ -243,8 +247,7 @@ class Settled:
                 continue
             for row in sight.rows:
                 away = _heights_away(thing, row, aspect)
-                fits = LEAST * row[4] <= thing.height <= self._largest * row[4]
-                if away <= best and fits and not self.planted(row[0], sight.time_s):
+                if away <= best and thing.fits(row[4], self._largest) and not self.planted(row[0], sight.time_s):
                     best, thing.owner, thing.owner_height = away, row[0], row[4]
 
     def last_near(self, thing: Thing, aspect: float) -> tuple[float, bool]:

@@ -116,6 +116,16 @@ def test_an_owner_who_stays_or_comes_back_stops_the_clock() -> None:
     assert signals[1].explain["reason"] == "the owner is back"
 
 
+def test_what_has_shrunk_to_a_scrap_is_not_told() -> None:
+    """A patch of floor that somebody had hidden is learned away bit by bit: what is left of it is no thing that was put down."""
+    hall = Hall()
+    hall.show({1: BESIDE}, 8)
+    hall.show({1: BESIDE}, 5, thing=True, height=0.06)
+    assert hall.show({1: AWAY}, 3, thing=True, height=0.06) == []
+    assert hall.show({1: AWAY}, 10, thing=True, height=0.1 * HEIGHT) == []
+    assert phases(hall.show({1: AWAY}, 2, thing=True, height=0.06)) == ["start"]
+
+
 def test_passers_by_do_not_stop_the_clock() -> None:
     """Somebody else near the thing is not its owner."""
     hall = Hall()

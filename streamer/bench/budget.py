@@ -44,7 +44,9 @@ from vedette.streamer.config.schema import CameraDefaults, EngineSection
 from vedette.streamer.errors import SourceError
 from vedette.streamer.hub.publisher import Publisher
 from vedette.streamer.infer.batcher import Batcher
-from vedette.streamer.infer.engine import open_engine
+from vedette.streamer.infer.engine import open_engine, open_stage
+from vedette.streamer.infer.learned import EvidenceStage
+from vedette.streamer.infer.motion import MotionEye
 from vedette.streamer.infer.pipeline import Pipeline
 from vedette.streamer.offline.sample import find_clip
 from vedette.streamer.outbox.records import Draft
@@ -60,6 +62,8 @@ FRAME_STAGES = (
     "decode", "privacy", "frozen", "evidence", "letterbox", "measure", "transport", "batch_wait", "batch", "stillness",
     "detector", "nms", "tracker", "rules",
 )  # fmt: skip
+#: What a frame pays as well where a rule reads learned evidence.
+LEARNED_STAGES = ("motion", "temporal")
 ALERT_STAGES = ("outbox_commit", "publish")
 #: Frames that are not counted.
 WARM = 5
@@ -72,6 +76,7 @@ SECTION = {
         {"kind": "zone", "zone": "all"},
         {"kind": "loiter", "zone": "low", "seconds": 10},
         {"kind": "line", "line": "middle"},
+        {"kind": "fight"},
     ],
 }
 
@@ -184,7 +189,7 @@ class Stopwatch:
 
 
 class OneCamera:
-    """Every part that a frame of one camera goes through, in this process."""
+    """Every part that a frame of one camera goes through, in this process; a rule reads learned evidence, too."""
 
     def __init__(self, engine: Engine, folder: Path, stack: ExitStack, watch: Stopwatch) -> None:
         self.watch, self.engine = watch, engine
@@ -197,7 +202,8 @@ class OneCamera:
         ring = Ring.open(folder / "ring-bench-1", writable=True)
         self._writer = stack.enter_context(closing(FrameWriter(folder, "bench", "1", ring)))
         self._batcher = Batcher(self._input_hw, 1)
-        self._pipeline = Pipeline("bench", "bench", engine.spec.labels)
+        stage = open_stage(EngineSection(), engine.spec, [section], 1)
+        self._pipeline, self._eye = Pipeline("bench", "bench", engine.spec.labels, evidence=stage), MotionEye()
         self._pipeline.configure("bench", section)
         (folder / "store").mkdir()
         self._outbox = stack.enter_context(closing(Outbox(folder / "store", site="bench")))
@@ -233,8 +239,14 @@ class OneCamera:
             self._cells = cells
         with watch.inside(detector, "nms", "nms"), watch("detector"):
             perception = self.engine.infer(batch)
-        with watch.inside(Tracker, "update", "tracker"), watch("rules"):
-            self._pipeline.step(moments, perception.detections)
+        with watch("motion"):
+            scene = self._eye.scene(batch, perception)
+        with (
+            watch.inside(Tracker, "update", "tracker"),
+            watch.inside(EvidenceStage, "step", "temporal"),
+            watch("rules"),
+        ):
+            self._pipeline.step(moments, perception.detections, scene)
         with watch("outbox_commit"):
             stored = self._outbox.commit([Draft(numbered_event(number))]).stored
         with watch("publish"):
@@ -286,7 +298,7 @@ def document_of(
     """The JSON document."""
     bounds = bounds_us(limits, size_hw, engine)
     stages: dict[str, dict[str, Any]] = {}
-    for stage in (*FRAME_STAGES, *ALERT_STAGES):
+    for stage in (*FRAME_STAGES, *LEARNED_STAGES, *ALERT_STAGES):
         p50, p95 = (round(float(v), 2) for v in np.percentile(times[stage], (50, 95)))
         bound = bounds.get(stage)
         stages[stage] = {
@@ -304,6 +316,7 @@ def document_of(
         "frames": len(times["detector"]),
         "limits": {name: round(value, 2) for name, value in limits.items()},
         "frame_us": round(sum(stages[stage]["p50_us"] for stage in FRAME_STAGES), 1),
+        "learned_us": round(sum(stages[stage]["p50_us"] for stage in LEARNED_STAGES), 1),
         "alert_us": round(sum(stages[stage]["p50_us"] for stage in ALERT_STAGES), 1),
         "stages": stages,
     }
@@ -340,8 +353,8 @@ def markdown_of(document: dict[str, Any]) -> str:
     clip, engine = document["clip"], document["engine"]
     lines = [
         f"One frame of {clip['name']} ({clip['width']}x{clip['height']}), {engine['name']} {engine['precision']} on "
-        f"{engine['backend']}, {document['machine']['cpus']} cores: {document['frame_us'] / 1000:.1f} ms; an alert "
-        f"{document['alert_us'] / 1000:.1f} ms more.",
+        f"{engine['backend']}, {document['machine']['cpus']} cores: {document['frame_us'] / 1000:.1f} ms; learned evidence "
+        f"{document['learned_us'] / 1000:.1f} ms and an alert {document['alert_us'] / 1000:.1f} ms more.",
         "",
         "| stage | median us | p95 us | limit us | of the limit | the limit |",
         "|---|---|---|---|---|---|",

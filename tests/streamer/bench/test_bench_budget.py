@@ -29,7 +29,7 @@ def test_every_stage_is_measured_against_a_limit_of_the_same_run(
     """All stages are there, their sum is the frame, shares are limit over time, and nothing is left on the disk."""
     document = json.loads(measured(tmp_path, capsys))
     stages = document["stages"]
-    assert list(stages) == [*budget.FRAME_STAGES, *budget.ALERT_STAGES]
+    assert list(stages) == [*budget.FRAME_STAGES, *budget.LEARNED_STAGES, *budget.ALERT_STAGES]
     assert all(row["p50_us"] > 0 for stage, row in stages.items() if stage != "batch_wait")
     assert document["frames"] == 9 - budget.WARM
     assert document["frame_us"] == pytest.approx(sum(stages[s]["p50_us"] for s in budget.FRAME_STAGES), abs=0.1)
@@ -50,11 +50,12 @@ def test_the_table_shows_every_stage() -> None:
         "engine": {"name": "n", "precision": "fp32", "backend": "onnxruntime"},
         "machine": {"cpus": 2},
         "frame_us": 2000.0,
+        "learned_us": 500.0,
         "alert_us": 1000.0,
         "stages": {"decode": row, "rules": bare},
     }
     table = budget.markdown_of(document).splitlines()
-    assert "2.0 ms; an alert 1.0 ms more" in table[0]
+    assert "2.0 ms; learned evidence 0.5 ms and an alert 1.0 ms more" in table[0]
     assert table[-2:] == ["| decode | 2.0 | 3.0 | 1.0 | 50% | memory: it |", "| rules | 2.0 | 3.0 |  |  |  |"]
 
 

@@ -10,18 +10,18 @@ lost beside the object is whoever stands there next, so that a change of track n
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from vedette.streamer.geometry import Point
 from vedette.streamer.rules.base import Check, ClassName, RuleConfig, explained
-from vedette.streamer.rules.cooldown import Cooldown
+from vedette.streamer.rules.casebook import Case, Casebook
 from vedette.streamer.rules.settled import Settled, Thing, leaving
 from vedette.streamer.rules.view import Places, Signal, View, rounded
-from vedette.streamer.types import Phase
 
 #: Unseen, and not hidden by anybody, for this long the thing has been taken away, seconds.
 GONE_S = 3.0
@@ -58,19 +58,16 @@ class AbandonedConfig(RuleConfig):
 
 
 @dataclass(slots=True)
-class _Case:
-    """A thing with an owner. alone_s: since when the owner is away, None while there. away: how far, owner heights.
-    beside: whether the owner was there when last seen."""
+class _Left(Case):
+    """A thing with an owner; ``since_s``: since when the owner is away. near_s: when the owner was last there. away: how far, owner
+    heights. beside: whether the owner was there when last seen."""
 
-    thing: Thing
-    owner: int
-    owner_height: float
-    near_s: float
-    alone_s: float | None = None
+    thing: Thing | None = None
+    owner: int = 0
+    owner_height: float = 1.0
+    near_s: float = 0.0
     away: float | None = None
     beside: bool = True
-    serial: int = 0
-    peak: float = 0.0
 
 
 class AbandonedRule:
@@ -79,41 +76,46 @@ class AbandonedRule:
     def __init__(self, config: AbandonedConfig, polygon: tuple[Point, ...] | None) -> None:
         self._config = config
         self._settled = Settled(polygon, unknown=config.unknown, reach=config.distance, largest=config.largest)
-        self._cooldown = Cooldown(config.cooldown)
-        self._cases: dict[int, _Case] = {}
-        self._serial = 0
+        self._book = Casebook(_Left, self._trace, config.cooldown, config.zone)
 
     def step(self, view: View) -> list[Signal]:
-        signals: list[Signal] = []
         self._settled.step(view)
         for thing in self._settled.things:
-            if thing.owner is not None and thing.number not in self._cases:
-                near_s, beside = self._settled.last_near(thing, view.aspect)
-                self._cases[thing.number] = _Case(thing, thing.owner, thing.owner_height, near_s, beside=beside)
-        for number, case in list(self._cases.items()):
-            gone = view.time_s - case.thing.seen_s >= GONE_S
-            if gone or case.thing.number not in self._settled:
-                if case.serial:
-                    self._cooldown.touch(number, view.time_s)
-                    signals.append(self._signal("end", case, case.thing.seen_s, "taken away"))
-                del self._cases[number]
-                self._settled.forget(number)
-                continue
-            self._watch(case, view)
-            signals += self._judge(number, case, view)
-        return signals
+            if thing.owner is not None and thing.number not in self._book:
+                case = self._book.case(thing.number)
+                case.thing, case.owner, case.owner_height = thing, thing.owner, thing.owner_height
+                case.near_s, case.beside = self._settled.last_near(thing, view.aspect)
+        return [signal for key, case in self._book.items() for signal in self._watch(key, case, view)]
 
     def drop(self, time_s: float, reason: str) -> list[Signal]:
-        signals = [self._signal("end", case, time_s, reason) for case in self._cases.values() if case.serial]
-        self._cases = {}
+        del time_s
         self._settled.drop()
-        return signals
+        return self._book.drop(reason)
 
-    def _watch(self, case: _Case, view: View) -> None:
-        """Where the owner is now."""
+    def _watch(self, key: Hashable, case: _Left, view: View) -> list[Signal]:
+        """What one more picture says of a thing and its owner."""
+        thing = case.thing
+        assert thing is not None
+        if view.time_s - thing.seen_s >= GONE_S or thing.number not in self._settled:
+            signals = self._book.end(key, "taken away")
+            self._book.forget(key)
+            self._settled.forget(thing.number)
+            return signals
+        if self._is_near(case, thing, view):
+            case.near_s = view.time_s
+            return self._book.end(key, "the owner is back")
+        case.hold(thing.seen_s, thing.score, since_s=case.near_s)
+        case.tracks, case.label, case.box = (*thing.tracks, case.owner), thing.label, thing.box
+        # a person who hides the place says nothing of it, and what has shrunk to a scrap meanwhile is not what was put down
+        is_there = view.time_s - thing.shown_s <= 1.0 and thing.fits(case.owner_height, self._config.largest)
+        due = is_there and view.time_s - case.near_s >= self._config.seconds
+        return self._book.start(key, view) if due else []
+
+    def _is_near(self, case: _Left, thing: Thing, view: View) -> bool:
+        """Whether the owner, or who is one under a new number, is beside the thing now."""
         tracks = view.tracks
         people = [i for i in np.flatnonzero(view.seen).tolist() if view.labels[int(tracks.label[i])] == "person"]
-        away = {int(tracks.id[i]): case.thing.distance(view, i) / case.owner_height for i in people}
+        away = {int(tracks.id[i]): thing.distance(view, i) / case.owner_height for i in people}
         if case.owner not in away and case.beside:
             # lost beside the thing: who appears there, or stands there in that moment, is the owner under a new number
             new = {int(tracks.id[i]) for i in people if float(tracks.age_s[i]) <= APPEARED_S}
@@ -124,52 +126,22 @@ class AbandonedRule:
             ]
             case.owner = min(near)[1] if near else case.owner
         case.away = away.get(case.owner)
-        if case.away is not None:
-            row = int(np.flatnonzero(tracks.id == case.owner)[0])
-            case.beside = case.away <= self._config.distance and not leaving(view, row)
-        if case.away is not None and case.away <= self._config.distance:
-            case.near_s, case.alone_s = view.time_s, None
-        elif case.alone_s is None:
-            case.alone_s = case.near_s
+        if case.away is None:
+            return False
+        is_near = case.away <= self._config.distance
+        case.beside = is_near and not leaving(view, int(np.flatnonzero(tracks.id == case.owner)[0]))
+        return is_near
 
-    def _judge(self, number: int, case: _Case, view: View) -> list[Signal]:
-        case.peak = max(case.peak, case.thing.score)
-        if case.serial:
-            if case.alone_s is not None:
-                return []
-            self._cooldown.touch(number, view.time_s)
-            signals = [self._signal("end", case, view.time_s, "the owner is back")]
-            case.serial = 0
-            return signals
-        alone_s = 0.0 if case.alone_s is None else view.time_s - case.alone_s
-        # a person who hides the place says nothing of it, and what has shrunk to a scrap meanwhile is not what was put down
-        is_there = view.time_s - case.thing.shown_s <= 1.0 and case.thing.fits(case.owner_height, self._config.largest)
-        due = alone_s >= self._config.seconds and is_there
-        if not (due and view.awake and self._cooldown.ready(number, view.time_s)):
-            return []
-        self._cooldown.touch(number, view.time_s)
-        self._serial += 1
-        case.serial = self._serial
-        return [self._signal("start", case, view.time_s)]
-
-    def _signal(self, phase: Phase, case: _Case, time_s: float, reason: str | None = None) -> Signal:
-        config, thing = self._config, case.thing
-        since_s = case.alone_s if case.alone_s is not None else case.near_s
-        trace = explained(
-            f"put down and alone for {config.seconds:g} s",
-            [
-                Check("time without its owner", max(0.0, time_s - since_s), config.seconds, "s"),
-                Check("distance of the owner (no value: out of sight)", case.away, config.distance, "heights"),
-                Check(
-                    "height of the thing", thing.height / case.owner_height, config.largest, "heights", at_least=False
-                ),
-            ],
-            seen_as=thing.seen_as,
-            put_down_s=rounded(time_s - thing.since_s),
-            owner=case.owner,
-        )
-        if phase == "end":
-            trace |= {"duration_s": rounded(max(0.0, time_s - since_s)), "reason": reason}
-        tracks = (*thing.tracks, case.owner)
-        score = case.peak if phase == "end" else thing.score
-        return Signal(phase, case.serial, tracks, thing.label, score, thing.box, since_s, config.zone, trace)
+    def _trace(self, case: _Left, time_s: float) -> dict[str, Any]:
+        config, thing, since_s = self._config, case.thing, case.since_s
+        assert thing is not None
+        assert since_s is not None
+        checks = [
+            Check("time without its owner", max(0.0, time_s - since_s), config.seconds, "s"),
+            Check("distance of the owner (no value: out of sight)", case.away, config.distance, "heights"),
+            Check("height of the thing", thing.height / case.owner_height, config.largest, "heights", at_least=False),
+        ]
+        return explained(
+            f"put down and alone for {config.seconds:g} s", checks,
+            seen_as=thing.seen_as, put_down_s=rounded(time_s - thing.since_s), owner=case.owner,
+        )  # fmt: skip

@@ -1,8 +1,8 @@
 """Cases of one rule on one camera: from the first sight of what it looks for, through an incident, to its end.
 
-Rules about what somebody does (`fall`, `run`) and about the picture (`fight`) differ in what they look for; how a case becomes
-an incident, cools down, ends and is forgotten is the same and lives here. A case is known by what it is about: a track,
-None for the whole picture.
+Rules about what somebody does (`fall`, `run`), about a thing (`abandoned`) and about the picture (`fight`) differ in what
+they look for; how a case becomes an incident, cools down, ends and is forgotten is the same and lives here. A case is
+known by what it is about: a track, a thing, None for the whole picture.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ def test_an_owner_who_stays_or_comes_back_stops_the_clock() -> None:
     signals = hall.show({1: AWAY}, 8, thing=True) + hall.show({1: BESIDE}, 4, thing=True)
     assert phases(signals) == ["start", "end"]
     assert signals[1].explain["reason"] == "the owner is back"
+    assert signals[1].explain["duration_s"] == pytest.approx(8.0, abs=0.5)
 
 
 def test_what_has_shrunk_to_a_scrap_is_not_told() -> None:

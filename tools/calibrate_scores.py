@@ -2,7 +2,7 @@
 
     python tools/calibrate_scores.py --images DIR [--detector vedette-nano] [--out scores.json]
 
-DIR holds ``images/`` and YOLO ``labels/`` (80 COCO classes). People and vehicles are matched to the labels greedily by
+DIR holds ``images/`` and YOLO ``labels/`` (80 COCO classes), in the same folders if there are any. People and vehicles are matched to the labels greedily by
 score at IoU 0.5; the probability of being right as a function of the score is the isotonic fit (pool adjacent
 violators) over all detections of both groups. ``score_low`` is where it reaches 0.1: more often wrong than that, a box
 is no hint; ``score_high`` and ``score_new`` are where it reaches 0.5: more likely right than wrong. ByteTrack's own
@@ -12,7 +12,6 @@ is no hint; ``score_high`` and ``score_new`` are where it reaches 0.5: more like
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from single_picture import detect_in, write_report
 
-from vedette.engines.api import Batch, Engine, group_of
+from vedette.engines.api import Engine, group_of
 from vedette.kernels.nms import iou_matrix
-from vedette.streamer.capture.letterbox import draw_letterbox
 from vedette.streamer.config.schema import EngineSection
 from vedette.streamer.infer.engine import open_engine
 
@@ -73,10 +72,7 @@ def judge(boxes: NDArray[np.float32], score: NDArray[np.float32], truth: NDArray
 def judge_picture(engine: Engine, image: Path, labels: Path) -> list[tuple[F64, F64]]:
     """Scores of the people and vehicles found in a picture, and whether each is right."""
     pixels = cv2.imread(str(image))
-    canvas = np.empty((*engine.spec.input_hw, 3), np.uint8)
-    letterbox = draw_letterbox(pixels, canvas)
-    batch = Batch(canvas[None], (letterbox,), np.zeros(1, np.int32), np.ones(1, np.bool_), np.zeros(1))
-    found = engine.infer(batch).detections[0]
+    found = detect_in(engine, pixels)
     table = np.loadtxt(labels, ndmin=2) if labels.is_file() and labels.stat().st_size else np.zeros((0, 5))
     centre, half = table[:, 1:3], table[:, 3:5] / 2
     truth = np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
@@ -98,11 +94,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     engine = open_engine(EngineSection(detector=args.detector))
-    pictures = sorted((args.images / "images").glob("*.jpg"))
+    shelf = args.images / "images"
+    pictures = sorted(shelf.rglob("*.jpg"))
     if not pictures:
         print(f"{args.images}/images: needs .jpg pictures, got none", file=sys.stderr)
         return 2
-    parts = [judge_picture(engine, p, args.images / "labels" / f"{p.stem}.txt") for p in pictures]
+    parts = [
+        judge_picture(engine, p, args.images / "labels" / p.relative_to(shelf).with_suffix(".txt")) for p in pictures
+    ]
     engine.close()
     report: dict[str, Any] = {"detector": engine.spec.name, "pictures": len(pictures), "groups": {}}
     for name, which in (("both", range(len(GROUPS))), *((g, [i]) for i, g in enumerate(GROUPS))):
@@ -111,11 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         start, value = isotonic(score, right)
         at = {f"{p:g}": round(threshold(start, value, p), 3) for p in (0.1, 0.3, 0.5, 0.7, 0.9)}
         report["groups"][name] = {"detections": len(score), "right": int(right.sum()), "score_at_probability": at}
-    text = json.dumps(report, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
-    else:
-        print(text)
+    write_report(report, args.out)
     return 0
 
 

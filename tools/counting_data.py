@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from single_picture import batch_of
 
-from vedette.engines.api import Batch, Detections
+from vedette.engines.api import Detections
 from vedette.streamer.config.schema import EngineSection
 from vedette.streamer.infer.engine import open_engine
 from vedette.streamer.offline.videofile import VideoFile
@@ -70,10 +71,7 @@ def _detect(path: Path, stored: Path) -> None:
     size = (0, 0)
     try:
         for picture in video.pictures():
-            first = np.array([not found])
-            batch = Batch(
-                picture.canvas[None], (picture.letterbox,), np.zeros(1, np.int32), first, np.array([picture.time_s])
-            )
+            batch = batch_of(picture.canvas, picture.letterbox, picture.time_s, first=not found)
             found.append(engine.infer(batch).detections[0])
             times.append(picture.time_s)
             size = (picture.letterbox.source_w, picture.letterbox.source_h)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from single_picture import detect_in
 
-from vedette.engines.api import Batch, Engine, Letterbox
+from vedette.engines.api import Engine
 from vedette.kernels.nms import iou_matrix
 
 
@@ -29,14 +30,7 @@ class Scene:
 
 def detect(engine: Engine, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes [N,4] px and labels [N] that the engine is sure of."""
-    hw = engine.spec.input_hw
-    box = Letterbox.fit(image.shape[:2], hw)
-    h, w = box.inner_hw
-    canvas = np.zeros((1, *hw, 3), np.uint8)
-    canvas[0, box.pad_y : box.pad_y + h, box.pad_x : box.pad_x + w] = cv2.resize(
-        image, (w, h), interpolation=cv2.INTER_AREA
-    )
-    found = engine.infer(Batch(canvas, (box,), np.zeros(1, np.int32), np.zeros(1, np.bool_), np.zeros(1))).detections[0]
+    found = detect_in(engine, image)
     found = found[found.score > 0.4]
     size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
     return found.xyxy * size, found.label

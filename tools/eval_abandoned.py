@@ -28,8 +28,9 @@ from typing import Any
 import cv2
 import numpy as np
 from abandoned_scenes import FPS, U8, Box, Plan, Sights, bag_cutouts, painter, plans
+from single_picture import batch_of
 
-from vedette.engines.api import Batch, Detections, Engine
+from vedette.engines.api import Detections, Engine
 from vedette.streamer.capture.letterbox import draw_letterbox
 from vedette.streamer.capture.picturemeter import PictureMeter
 from vedette.streamer.config.schema import CameraDefaults, EngineSection
@@ -84,7 +85,7 @@ def play(
         time_s = number / FPS / faster
         canvas = np.zeros((height, width, 3), np.uint8)
         box = draw_letterbox(picture, canvas)
-        batch = Batch(canvas[None], (box,), np.zeros(1, np.int32), np.array([number == 0]), np.array([time_s]))
+        batch = batch_of(canvas, box, time_s, first=number == 0)
         detections = engine.infer(batch).detections[0] if known is None else known[number]
         result.detections.append(detections)
         stats = meter.measure(canvas, box, time_s)

@@ -12,7 +12,6 @@ with its defaults, ``bytetrack-matched`` with our score thresholds. Where truth 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from counting_data import CLIPS, Clip, Line, Seen, detect
 from eval_tracking import in_peers
+from single_picture import write_report
 
 from vedette.streamer.rules.line import LineConfig
 from vedette.streamer.rules.view import Places, View
@@ -167,11 +167,7 @@ def main(argv: list[str] | None = None) -> int:
             rate = part["error_per_hour_and_line"][who]
             print(f"  {who:18s} error {part['error'][who]:3d} ({rate:7.1f} an hour and line)  {found}", file=sys.stderr)
         print(f"  {'truth':18s} {part['truth']}", file=sys.stderr)
-    text = json.dumps(report, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
-    else:
-        print(text)
+    write_report(report, args.out)
     return 0
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from single_picture import write_report
 from tracking_data import Sequence, kitti_result, names_in, prepare, rate_of, stride_of, write_seqmap
 from tracking_peers import NAMES
 from tracking_tuning import FRAMES, GRID, SPLIT, around, together, variants_of
@@ -198,11 +199,7 @@ def compare(args: argparse.Namespace) -> int:
                 done[strides] = part
                 sets[f"{set_name}@{fps}"] = part
                 print_table(f"{set_name} at {fps} fps (* tuned on)", part)
-    text = json.dumps({"schema": "vedette.eval_tracking/1", "ours": OURS, "sets": sets}, indent=1)
-    if args.out:
-        args.out.write_text(text + "\n")
-    else:
-        print(text)
+    write_report({"schema": "vedette.eval_tracking/1", "ours": OURS, "sets": sets}, args.out)
     return 0 if sets else 2
 
 

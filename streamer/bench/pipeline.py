@@ -8,7 +8,8 @@ same with supervision and ByteTrack of trackers, and Roboflow's inference pipeli
 first: threads of the session, workers, batch.
 
 Of the cameras ``--busy`` plays the clip; the others see its first picture under a sensor's fresh noise, as most cameras do
-most of the time. JSON on standard output.
+most of the time. With ``--most-s`` the searches share the time; who was not done stands in ``at_least``. JSON on standard
+output.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ SCHEMA = "vedette.bench.pipeline/2"
 LOST_MOST = 0.01
 #: The load whose latency is reported.
 SHARE = 0.8
+#: The part of ``--most-s`` that may go into the search; the rest is for the rounds.
+SEARCH_PART = 0.7
 PEERS = ("opencv", "supervision", "inference")
 
 Row = dict[str, Any]
@@ -53,10 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=int, default=64, help="cameras to end with (default: 64)")
     parser.add_argument("--peers-python", help="interpreter that has the peers (default: only ours)")
     parser.add_argument("--only", nargs="+", help="contenders to run (default: all that are installed)")
+    parser.add_argument("--most-s", type=float, help="begin no measurement after so many seconds (default: no end)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure; JSON goes to standard output, progress to standard error."""
+    began_s, most_s = time.monotonic(), args.most_s or float("inf")
     with tempfile.TemporaryDirectory(prefix="vedette-bench-") as name:
         folder = Path(name)
         source = find_clip(args.video, _say)
@@ -66,13 +72,18 @@ def run(args: argparse.Namespace) -> int:
         clips = mixture(busy, still, args.busy)
         limits = limits_of(busy, still)
         contenders, tuned, missing = contenders_of(clips, args, folder)
-        steps = {name: search(name, contender, args.most) for name, contender in contenders.items()}
+        steps: dict[str, list[Row]] = {}
+        for name, contender in contenders.items():  # each gets its share of the time that is left
+            now_s = time.monotonic()
+            share_s = (began_s + SEARCH_PART * most_s - now_s) / (len(contenders) - len(steps))
+            steps[name] = search(name, contender, args.most, until_s=now_s + share_s)
         sustained = {name: _sustained(rows) for name, rows in steps.items()}
+        unfinished = [name for name, rows in steps.items() if not _finished(rows, args.most)]
         rounds: dict[str, list[Row]] = {name: [] for name in contenders}
         for number in range(args.rounds):
             order = list(contenders)
             for name in order[number % len(order) :] + order[: number % len(order)]:
-                if sustained[name]:
+                if sustained[name] and time.monotonic() - began_s < most_s:
                     rounds[name].append(contenders[name](max(1, int(sustained[name] * SHARE))))
                     _say(f"round {number + 1} {name}: {_short(rounds[name][-1])}")
     best = max((sustained[peer] for peer in PEERS if peer in sustained), default=0)
@@ -84,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         "peers": {"tuned": tuned, "not_run": missing, "versions": _versions(args.peers_python)},
         "limits": limits,
         "cameras_sustained": sustained,
+        "at_least": unfinished,
         "times_best_peer": {n: round(s / best, 2) for n, s in sustained.items() if best and n not in PEERS},
         "at_80_percent": {n: summary(rows, limits, args) for n, rows in rounds.items() if rows},
         "steps": steps,
@@ -148,19 +160,34 @@ def _ask(job: Row, clips: list[Path], args: argparse.Namespace) -> Row:
     return ask_peer(args.peers_python, {**job, "clips": [str(clip) for clip in clips]})
 
 
-def search(name: str, contender: Contender, most: int) -> list[Row]:
-    """Measure until the most cameras that are sustained is known: doubled, then halved between."""
+def search(name: str, contender: Contender, most: int, until_s: float = float("inf")) -> list[Row]:
+    """Measure until the most cameras that are sustained is known, or it is ``until_s`` (monotonic, and one was measured)."""
     rows: list[Row] = []
     good, bad, n = 0, most + 1, 1
-    while good < n < bad:
+    while good < n < bad and (not rows or time.monotonic() < until_s):
         rows.append(contender(n))
         _say(f"{name} {_short(rows[-1])}")
         if rows[-1]["lost_most"] <= LOST_MOST:
             good = n
         else:
             bad = n
-        n = min(2 * good, most) if bad > most and good < most else (good + bad) // 2
+        n = _more(rows[-1], most) if bad > most else (good + bad) // 2
     return rows
+
+
+def _more(row: Row, most: int) -> int:
+    """How many cameras to try after so many were sustained: what the processors have room for, between a quarter more
+    and four times as many."""
+    count: int = row["cameras"]
+    cost_s: float = row["cpu_s_per_camera_hour"]
+    room = int((os.cpu_count() or 1) * 3600 / cost_s) if cost_s > 0 else 2 * count
+    return min(most, max(count + max(1, count // 4), min(4 * count, room)))
+
+
+def _finished(rows: list[Row], most: int) -> bool:
+    """Whether one camera more than was sustained was seen to be too many."""
+    good = _sustained(rows)
+    return good == most or any(row["cameras"] == good + 1 for row in rows)
 
 
 def _sustained(rows: list[Row]) -> int:

@@ -15,7 +15,7 @@ from tests.streamer.clips import write_clip
 from vedette.engines.load import resolve
 from vedette.streamer.bench._daemonload import Meter
 from vedette.streamer.bench._mixture import ask_peer, mixture, recode
-from vedette.streamer.bench.pipeline import search
+from vedette.streamer.bench.pipeline import _finished, search
 from vedette.streamer.cells import MOVED_MOST, moved, shrink
 from vedette.streamer.errors import VedetteError
 
@@ -79,9 +79,10 @@ def test_who_falls_behind_his_rate_loses_pictures(meter: Meter) -> None:
     assert meter.result(10.0, 10.0, {"a": 10.0, "b": 10.0})["lost_most"] == 0.0
 
 
+@pytest.mark.parametrize("cost_s", [0.0, 40.0, 400.0, 4000.0])
 @pytest.mark.parametrize("holds", [0, 1, 2, 3, 5, 7, 8, 13, 64])
-def test_the_search_ends_at_the_most_cameras_that_are_sustained(holds: int) -> None:
-    """Whatever the machine holds up to ``most`` is what is found, each number asked once."""
+def test_the_search_ends_at_the_most_cameras_that_are_sustained(holds: int, cost_s: float) -> None:
+    """Whatever the machine holds up to ``most`` is what is found, each number asked once, whatever it says to cost."""
     asked: list[int] = []
 
     def contender(cameras: int) -> dict[str, object]:
@@ -92,12 +93,25 @@ def test_the_search_ends_at_the_most_cameras_that_are_sustained(holds: int) -> N
             "fps_total": 0.0,
             "lost_most": lost,
             "latency_ms": None,
-            "cpu_s_per_camera_hour": 0.0,
+            "cpu_s_per_camera_hour": cost_s,
         }
 
     rows = search("x", contender, 64)
+    assert _finished(rows, 64)
     assert max((row["cameras"] for row in rows if row["lost_most"] == 0.0), default=0) == holds
     assert len(set(asked)) == len(asked)
+
+
+def test_a_search_that_ran_out_of_time_is_not_finished() -> None:
+    """What is sustained is then the least, and one number of cameras is measured in any case."""
+
+    def contender(cameras: int) -> dict[str, object]:
+        row = dict.fromkeys(("fps_total", "lost_most", "cpu_s_per_camera_hour"), 0.0)
+        return {**row, "cameras": cameras, "latency_ms": None}
+
+    rows = search("x", contender, 64, until_s=0.0)
+    assert [row["cameras"] for row in rows] == [1]
+    assert not _finished(rows, 64)
 
 
 def test_a_quarter_of_any_run_of_cameras_is_busy() -> None:

@@ -1,10 +1,11 @@
-"""Does a camera that rests miss anything? The events of clips, read in full and read by a camera that may rest.
+"""Does a camera that rests miss anything? The events of clips, of every picture judged and of what adaptive inference spares.
 
     python tools/eval_resting.py --video clip.mp4 [clip.mp4 ...]
 
-Clips must be H.264 or HEVC, or the camera has nothing to rest on (said in ``share_rested``). Each is read twice, once
-without and once with resting, through the same detector, tracker and rules in this process; nothing depends on timing.
-An event is missed when no event of the same rule begins within ``--within`` seconds of it. JSON on standard output.
+Clips must be H.264 or HEVC, or the camera has nothing to rest on (said in ``share_rested``). Each is read three times through
+the same tracker and rules in this process: the detector asked about every picture (``full``), spared where nothing moves
+(``skip``), and with a camera that rests as well (``rest``). Nothing depends on timing. An event of ``full`` is missed when no
+event of the same rule begins within ``--within`` seconds of it. JSON on standard output.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import sys
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +47,27 @@ SECTION = {
 }
 
 
-def watch(clip: Path, fps: float, *, rest: bool) -> tuple[list[tuple[str, float]], int, int]:
-    """(rule, time) of every event that began, pictures that were read, and those that were decoded."""
-    eyes = SkipStill(open_engine(EngineSection()), SKIP_STILL_S)
+#: How a clip is watched: seconds that an answer stands, and whether the camera may rest.
+MODES = {"full": (0.0, False), "skip": (SKIP_STILL_S, False), "rest": (SKIP_STILL_S, True)}
+
+
+@dataclass(slots=True)
+class Seen:
+    """starts: (rule, time) of every event that began. Pictures that were read, decoded, judged, and looked at."""
+
+    starts: list[tuple[str, float]] = field(default_factory=list)
+    read: int = 0
+    decoded: int = 0
+    judged: int = 0
+    looked: int = 0
+
+
+def watch(clip: Path, fps: float, skip_s: float, *, rest: bool) -> Seen:
+    """What is seen of a clip."""
+    eyes = SkipStill(open_engine(EngineSection()), skip_s)
     pipeline, meter, sampler = Pipeline("eval", "eval", eyes.spec.labels), PictureMeter(), Sampler(fps)
     pipeline.configure("cam", CameraDefaults.model_validate(SECTION))
-    starts: list[tuple[str, float]] = []
-    read = decoded = 0
+    seen = Seen()
     calm, last = False, None
     with closing(eyes), closing(file.KIND.open(str(clip), Want(rest=rest))) as reader:
         resting = Rest(reader, wanted=rest)
@@ -60,7 +76,7 @@ def watch(clip: Path, fps: float, *, rest: bool) -> tuple[list[tuple[str, float]
                 time_s = reader.grab()
             except EndOfStream:
                 break
-            read, decoded = read + 1, decoded + resting.fresh
+            seen.read, seen.decoded = seen.read + 1, seen.decoded + resting.fresh
             if not (sampler.takes(time_s) or (resting.fresh and resting.canvas is not None)):
                 continue
             if resting.fresh:
@@ -74,15 +90,17 @@ def watch(clip: Path, fps: float, *, rest: bool) -> tuple[list[tuple[str, float]
                 if again is None or last is None:
                     continue
                 canvas, (box, stats) = again, last
-            batch = Batch(canvas[None], (box,), np.zeros(1, np.int32), np.array([read == 1]), np.array([time_s]))
+            batch = Batch(canvas[None], (box,), np.zeros(1, np.int32), np.array([seen.read == 1]), np.array([time_s]))
             found = eyes.infer(batch).detections[0]
             aspect = box.source_w / box.source_h
-            moment = Moment("cam", 1, read, round(time_s * 1e9), time_s, time_s, aspect, stats)
+            moment = Moment("cam", 1, seen.read, round(time_s * 1e9), time_s, time_s, aspect, stats)
             outcome = pipeline.step([moment], [found])[0]
             eyes.settle(0, settled=outcome.settled)
             calm = outcome.settled
-            starts += [(event.rule, round(time_s, 2)) for event in outcome.events if event.phase == "start"]
-    return starts, read, decoded
+            seen.starts += [(event.rule, round(time_s, 2)) for event in outcome.events if event.phase == "start"]
+            seen.judged += 1
+    seen.looked = eyes.looked
+    return seen
 
 
 def missed(wanted: list[tuple[str, float]], found: list[tuple[str, float]], within_s: float) -> list[tuple[str, float]]:
@@ -108,16 +126,21 @@ def main() -> int:
     cv2.setNumThreads(1)
     rows: list[dict[str, Any]] = []
     for clip in args.video:
-        full, read, _ = watch(clip, args.fps, rest=False)
-        rested, _, decoded = watch(clip, args.fps, rest=True)
-        row = {
-            "clip": clip.name, "pictures": read, "share_rested": round(1 - decoded / max(1, read), 3),
-            "events": len(full), "events_rested": len(rested), "missed": missed(full, rested, args.within),
-            "extra": missed(rested, full, args.within),
+        seen = {name: watch(clip, args.fps, skip_s, rest=rest) for name, (skip_s, rest) in MODES.items()}
+        full = seen["full"].starts
+        row: dict[str, Any] = {
+            "clip": clip.name, "pictures": seen["full"].read, "judged": seen["full"].judged, "events": len(full),
+            "share_rested": round(1 - seen["rest"].decoded / max(1, seen["rest"].read), 3),
         }  # fmt: skip
+        for name in ("skip", "rest"):
+            found = seen[name].starts
+            row[name] = {
+                "looked": seen[name].looked, "events": len(found), "missed": missed(full, found, args.within),
+                "extra": missed(found, full, args.within),
+            }  # fmt: skip
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
-    lost = sum(len(row["missed"]) for row in rows)
+    lost = sum(len(row[name]["missed"]) for row in rows for name in ("skip", "rest"))
     print(json.dumps({"clips": rows, "missed": lost}, indent=2))
     return 1 if lost else 0
 

@@ -64,7 +64,7 @@ Line = Annotated[list[Point], AfterValidator(_line)]
 class EngineSection(_Section):
     """Which detector runs, where, and how precisely. size: engine input, width x height. temporal: the model of learned
     evidence, for every camera; None: the shipped one, where a rule asks for it. window: frames it attends to, None: its own.
-    skip_still: how long the detector's answer stands while nothing moves, seconds (`vedette.streamer.infer.stillness`); 0: never.
+    skip_still: how long the detector's answer stands at first while nothing moves, seconds (`vedette.streamer.infer.stillness`); 0: never.
     None: 1 in the daemon, 0 in ``vedette process``. rest: H.264 and HEVC cameras decode only keyframes while nothing moves
     (`vedette.streamer.sources.packets`); what is too small to change the size of a packet is then seen up to 2 s later."""
 

@@ -61,17 +61,49 @@ def scene() -> NDArray[np.uint8]:
 
 
 def test_a_still_picture_gets_the_last_answer_until_the_bound(scene: NDArray[np.uint8]) -> None:
-    """Between two looks `most_s` apart the very answer is repeated, detections and scene tokens, and counted."""
+    """Between two looks the very answer is repeated, detections and scene tokens, and counted; each bound is twice the
+    last, as nothing moves and nothing is open."""
     engine = CountingEngine()
     eyes = SkipStill(engine, 1.0)
     answers = []
-    for i in range(21):
+    for i in range(71):
         perception = eyes.infer(batch_of((0, scene + np.uint8(i % 3), i / 10)))
         eyes.settle(0, settled=True)
         assert perception.scene is not None
         answers.append((round(float(perception.detections[0].score[0]) * 1000), int(perception.scene[0, 0, 0])))
-    assert answers == [(1, 1)] * 10 + [(2, 2)] * 10 + [(3, 3)]
-    assert (eyes.looked, eyes.skipped, len(engine.seen)) == (3, 18, 3)
+    assert answers == [(1, 1)] * 10 + [(2, 2)] * 20 + [(3, 3)] * 40 + [(4, 4)]
+    assert (eyes.looked, eyes.skipped, len(engine.seen)) == (4, 67, 4)
+
+
+@pytest.mark.parametrize(("most_s", "longest_s"), [(1.0, 8.0), (20.0, 20.0)])
+def test_an_answer_stands_no_longer_than_the_longest_bound(
+    most_s: float, longest_s: float, scene: NDArray[np.uint8]
+) -> None:
+    """However long nothing moves, the engine looks every 8 s, or as seldom as is configured."""
+    eyes = SkipStill(CountingEngine(), most_s)
+    looks = []
+    for second in range(100):
+        eyes.infer(batch_of((0, scene + np.uint8(second % 3), second)))
+        eyes.settle(0, settled=True)
+        looks += [second] if eyes.looked > len(looks) else []
+    assert set(np.diff(looks)[5:] if most_s < 8 else np.diff(looks)) == {longest_s}
+
+
+@pytest.mark.parametrize("why", ["moved", "unsettled", "reset"])
+def test_the_first_answer_after_something_happened_stands_short(why: str, scene: NDArray[np.uint8]) -> None:
+    """What was learned of a still scene is forgotten as soon as something moves, is open, or begins anew."""
+    eyes = SkipStill(CountingEngine(), 1.0)
+    for second in range(20):
+        eyes.infer(batch_of((0, scene + np.uint8(second % 3), second)))
+        eyes.settle(0, settled=not (why == "unsettled" and second == 19))
+    shown = 220 - scene if why == "moved" else scene
+    eyes.infer(batch_of((0, shown, 20.0), reset=why == "reset"))
+    eyes.settle(0, settled=True)
+    before = eyes.looked
+    eyes.infer(batch_of((0, shown + np.uint8(1), 20.9)))
+    assert eyes.looked == before
+    eyes.infer(batch_of((0, shown + np.uint8(1), 21.1)))
+    assert eyes.looked == before + 1
 
 
 def test_the_very_same_picture_is_looked_at_once(scene: NDArray[np.uint8]) -> None:

@@ -1,8 +1,11 @@
 """INT8 for the detector: QDQ graphs with measured ranges, one for ONNX Runtime, one for TensorRT.
 
-Only convolutions are quantised, weights a channel, activations a tensor; reading points, decoding and the head's
-last layers stay fp32: they are cheap, and there a percent of error is a wrong box. ONNX Runtime wants u8 activations
-and quantised biases (its VNNI kernels); TensorRT wants symmetric int8 and refuses quantised biases.
+The trunk is quantised, weights a channel, activations a tensor; reading points, decoding and the head's last layers stay
+fp32: they are cheap, and there a percent of error is a wrong box. ONNX Runtime wants u8 activations and quantised biases, and
+gains by quantising all of the trunk, so that nothing is widened between two convolutions; TensorRT wants symmetric int8, refuses
+quantised biases, and fuses activations into convolutions itself, so there only convolutions are.
+
+Scales come from the smallest and largest value seen: cutting off the last 0.01 % cost 2 points of person AP on PETS.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from numpy.typing import NDArray
 
 from vedette.engines.api import EngineFault
 
-#: kept in fp32: the last layer of each head (class logits and distances), and what the heads are read from
-KEEP_FP32 = ("heads.0.out", "heads.1.out", "heads.2.out", "scene.mix", "embed")
+#: kept in fp32: the last layer of each head (class logits and distances), by the name of their weights
+LAST = ("heads.0.out", "heads.1.out", "heads.2.out")
+#: operators of the trunk that have an int8 kernel in ONNX Runtime
+TRUNK = ("Conv", "LeakyRelu", "Concat", "MaxPool", "AveragePool", "Add", "Resize")
 
 
 def quantize_detector(
@@ -45,18 +50,17 @@ def quantize_detector(
             str(out),
             _Reader(canvases),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            nodes_to_exclude=_kept(ready),
+            op_types_to_quantize=["Conv"] if symmetric else list(TRUNK),
+            nodes_to_exclude=_outside(ready),
             per_channel=True,
             reduce_range=False,
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Percentile,
+            calibrate_method=CalibrationMethod.MinMax,
             extra_options={
                 "ActivationSymmetric": symmetric,
                 "WeightSymmetric": True,
                 "QuantizeBias": not symmetric,
-                "CalibPercentile": 99.99,
             },
         )
     _carry_facts(model, out)
@@ -74,12 +78,27 @@ class _Reader:
         return None if canvas is None else {"pixels": canvas[None]}
 
 
-def _kept(path: Path) -> list[str]:
-    """Names of the convolutions that stay fp32, found by the name of their weights."""
+def _outside(path: Path) -> list[str]:
+    """Names of the nodes that stay fp32: whatever does not lie between the first convolution and the heads' last."""
     import onnx
 
     graph = onnx.load(str(path)).graph
-    return [n.name for n in graph.node if n.op_type == "Conv" and any(i.startswith(KEEP_FP32) for i in n.input)]
+    made_by = {output: node for node in graph.node for output in node.output}
+
+    def before(*ends: Any) -> set[str]:
+        found: set[str] = set()
+        waiting = list(ends)
+        while waiting:
+            node = waiting.pop()
+            if node.name not in found:
+                found.add(node.name)
+                waiting += [made_by[i] for i in node.input if i in made_by]
+        return found
+
+    convs = [n for n in graph.node if n.op_type == "Conv"]
+    last = [n for n in convs if any(i.startswith(LAST) for i in n.input)]
+    inside = before(*last) - {n.name for n in last} - before(convs[0]) | {convs[0].name}
+    return [n.name for n in graph.node if n.op_type in TRUNK and n.name not in inside]
 
 
 def _widened(source: str | Path, out: Path) -> None:

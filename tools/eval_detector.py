@@ -17,9 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from detector_data import read_yolo
+from detector_false import false_per_hour
 from detector_metrics import Matched, average_precision, interval, match, paired_difference, small_recall
 from detector_peers import Found, NanoDet, YoloX, suppress
-from eval_detector_extra import contact_sheet, false_per_hour, latencies, reid_report
+from eval_detector_extra import contact_sheet, latencies, reid_report
 
 from vedette.engines.api import LABELS, Batch, Letterbox, group_of
 from vedette.engines.load import load

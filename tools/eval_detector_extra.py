@@ -17,9 +17,6 @@ from vedette.kernels.nms import iou_matrix
 
 #: the true rate of vtest.avi (its header says 10)
 VTEST_HZ = 7.0
-#: clips in which no person can be seen, and how many frames of them (after that a hand reaches into tree.avi); all but
-#: tree.avi were training clips: an optimistic number
-EMPTY_CLIPS = {"clips/car-detection.mp4": 100_000, "clips/video.avi": 100_000, "hostile/tree.avi": 45}
 
 
 def stripe_histogram(crop: np.ndarray) -> np.ndarray:
@@ -129,34 +126,6 @@ def latencies(model: str, also: list[str], models: Path | None, seconds: float =
     for (name, threads, b), ms in times.items():
         row = {"p50": round(float(np.median(ms)), 2), "best": round(min(ms), 2)}
         out.setdefault(name, {})[f"threads {threads}, batch {b}"] = row
-    return out
-
-
-def false_per_hour(named: dict, data: Path, score: float = 0.5) -> dict:
-    """Person detections of at least ``score`` in clips that show nobody, an hour of video, at every 5th frame."""
-    out: dict = {"score": score, "clips": list(EMPTY_CLIPS)}
-    frames, hours = [], 0.0
-    for clip, most in EMPTY_CLIPS.items():
-        capture, k = cv2.VideoCapture(str(data / clip)), 0
-        while k < most:
-            ok, image = capture.read()
-            if not ok:
-                break
-            k += 1
-            if k % 5 == 0:
-                frames.append(image)
-        hours += k / (capture.get(cv2.CAP_PROP_FPS) or 25) / 3600
-    out["hours"], out["pictures"] = round(hours, 4), len(frames)
-    for name, detect in named.items():
-        n = 0
-        for image in frames:
-            _, scores, labels = detect(image)
-            n += int(((labels == 0) & (scores >= score)).sum())
-        out[name] = {
-            "false": n,
-            "per_hour_of_video": round(n / hours, 1),
-            "per_1000_pictures": round(1000 * n / len(frames), 2),
-        }
     return out
 
 

@@ -1,10 +1,10 @@
-"""INT8 versions of the detector, and how far they are from it; JSON on stdout.
+"""Every export of the detector, and how far each is from the shipped file; JSON on stdout.
 
-    python tools/quantize_detector.py --frames FRAMES --out OUT
+    python tools/export_detector.py --frames FRAMES --out OUT [--only fp32 fp16 int8 int8-trt]
 
-FRAMES is a folder that `train_detector.py frames` wrote: its pictures calibrate, others of them are compared. Writes
-OUT/NAME.int8.onnx for ONNX Runtime and, with --tensorrt, OUT/NAME.int8-trt.onnx (symmetric, no quantised biases).
-What INT8 costs in AP and saves in time: `eval_detector.py --also OUT/NAME.int8.onnx`.
+FRAMES is a folder that `train_detector.py frames` wrote: its pictures calibrate INT8, others of them are compared. Writes
+OUT/NAME.KIND.onnx: fp32; fp16 (stored, computed in fp32: what ships); int8 for ONNX Runtime; int8-trt for TensorRT (symmetric, no
+quantised biases). What an export costs in AP and saves in time: `eval_detector.py --also OUT/NAME.int8.onnx`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import numpy as np
 from detector_peers import letterbox
 
 from vedette.engines.canvas import parse_size
+from vedette.engines.export import detector_from_onnx, export_detector
 from vedette.engines.load import resolve
 from vedette.engines.parity import parity_report
 from vedette.engines.quantize import quantize_detector
+
+KINDS = ("fp32", "fp16", "int8", "int8-trt")
 
 
 def main() -> None:
@@ -30,7 +33,7 @@ def main() -> None:
     p.add_argument("--size", default="416x256")
     p.add_argument("--calibrate", type=int, default=60, help="pictures whose ranges become scales")
     p.add_argument("--compare", type=int, default=20, help="other pictures the files are compared on")
-    p.add_argument("--tensorrt", action="store_true")
+    p.add_argument("--only", nargs="*", choices=KINDS, default=list(KINDS))
     p.add_argument("--out", type=Path, required=True)
     a = p.parse_args()
     paths = sorted(a.frames.glob("*.jpg"))
@@ -39,9 +42,13 @@ def main() -> None:
     canvases = [letterbox(cv2.imread(str(path)), parse_size(a.size), 0, True)[0] for path in chosen]
     source, files = resolve(a.model), []
     a.out.mkdir(parents=True, exist_ok=True)
-    for target, suffix in (("onnxruntime", "int8"), *((("tensorrt", "int8-trt"),) if a.tensorrt else ())):
-        out = a.out / f"{source.stem}.{suffix}.onnx"
-        files.append(quantize_detector(source, out, canvases[: a.calibrate], target=target))
+    for kind in a.only:
+        out = a.out / f"{source.stem}.{kind}.onnx"
+        if kind.startswith("int8"):
+            target = "tensorrt" if kind == "int8-trt" else "onnxruntime"
+            files.append(quantize_detector(source, out, canvases[: a.calibrate], target=target))
+        else:
+            files.append(export_detector(detector_from_onnx(source), out, half=kind == "fp16"))
     print(json.dumps(parity_report(source, files, canvases[a.calibrate :], torch=True), indent=1))
 
 

@@ -39,7 +39,8 @@ def load_json(raw: bytes) -> Any:
 
 def read_json(raw: bytes) -> Any:
     """Like `load_json` at a third of its cost, but a number too large for a float is read as infinity."""
-    return pydantic_core.from_json(raw, allow_inf_nan=False)
+    # only names are kept for the next time: values (ids, times) are new for hours, and each would stay in the cache
+    return pydantic_core.from_json(raw, allow_inf_nan=False, cache_strings="keys")
 
 
 def is_finite(value: Any) -> bool:

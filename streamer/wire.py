@@ -39,6 +39,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
+from pydantic_core.core_schema import CoreConfig
 
 from vedette.engines.api import Letterbox
 from vedette.streamer.errors import WireError
@@ -132,8 +134,9 @@ def decode(raw: bytes) -> dict[str, Any]:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(cast(Any, kind))
+def _validator(kind: Hashable) -> SchemaValidator:
+    # values are ids and times, new with every message: each would stay in pydantic's cache of 16,384 strings
+    return SchemaValidator(TypeAdapter(cast(Any, kind)).core_schema, CoreConfig(cache_strings="keys"))
 
 
 def parse(kind: type[T], raw: bytes) -> T:
@@ -141,7 +144,7 @@ def parse(kind: type[T], raw: bytes) -> T:
     if len(raw) > MAX_JSON:
         raise WireError(f"wire: JSON part of {len(raw)} bytes; at most {MAX_JSON} are accepted")
     try:
-        value: T = _adapter(cast(Hashable, kind)).validate_json(raw)
+        value: T = _validator(cast(Hashable, kind)).validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or kind.__name__

@@ -45,6 +45,9 @@ def main() -> int:
     total = {what: sum(row[what] for row in rows) for what in ("tries", "outcomes", "crashes")}
     json.dump({"seed": args.seed, **total, "targets": rows}, sys.stdout, indent=2)
     print()
+    for row in rows:  # said last, where a log that is cut keeps it
+        for crash in row["told"]:
+            print("{target}: {crash}: {says}\n  input {input}".format(target=row["target"], **crash), file=sys.stderr)
     return 1 if total["crashes"] else 0
 
 

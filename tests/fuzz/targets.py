@@ -333,7 +333,7 @@ class Http(_HubTarget):
 
     def run(self, data: bytes) -> str:
         """A connection's bytes."""
-        with socket.create_connection(self._server.address, timeout=5) as connection:
+        with socket.create_connection(self._server.address, timeout=60) as connection:
             try:
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,19 @@ def test_deep_nesting_is_an_error_not_a_crash() -> None:
     """A bomb of brackets is refused."""
     with pytest.raises(WireError):
         decode(b"[" * 100_000)
+
+
+def test_no_value_that_was_read_is_kept() -> None:
+    """Ids are new with every message: a thousand messages later nothing of them is left in the process."""
+    messages = [encode({"key": f"dock/boot/{i}"}) for i in range(2000)]
+    events = [encode(dataclasses.replace(EVENT, id=f"dock/boot/{i}", boot=f"boot-{i}")) for i in range(2000)]
+    headers = [encode(dataclasses.replace(HEADER, incarnation=f"inc-{i}")) for i in range(2000)]
+    decode(messages[0]), parse_event(events[0]), parse(FrameHeader, headers[0])
+    before = sys.getallocatedblocks()
+    for raw in messages:
+        decode(raw)
+    for raw in events:
+        parse_event(raw)
+    for raw in headers:
+        parse(FrameHeader, raw)
+    assert sys.getallocatedblocks() - before < 500

@@ -177,7 +177,7 @@ class Tracker:
         cameras: Sequence[str],
     ) -> tuple[F64, I64 | None, F64 | None, I64]:
         """Predict, associate, correct, confirm, bury and begin; the new rows, ordered by camera, and their detections."""
-        c, clock = self.config, spread(now, view)
+        clock = spread(now, view)
         tracks, sightings, matches = rows.shape[1], len(seen), 0
         pairs, risen = None, None
         mine: I64 = np.full(tracks, -1)
@@ -187,7 +187,7 @@ class Tracker:
             self._motion.predict(rows, spread(step, view))
             unseen = clock - rows[SEEN_S]
             if sightings:
-                pairs = score_pairs(rows, view, seen, unseen, step, look, c)
+                pairs = self._score(rows, view, seen, unseen, step, look)
                 assign(pairs, view, mine, sightings)
             matched = mine >= 0
             if matches := int(np.count_nonzero(matched)):
@@ -208,6 +208,12 @@ class Tracker:
         if not len(newborn):
             return rows, view, look, detection
         return self._grow(rows, view, look, detection, newborn, seen, now, cameras)
+
+    def _score(
+        self, rows: F64, view: I64 | None, seen: Sightings, unseen: F64, step: list[float], look: F64 | None
+    ) -> Pairs:
+        """The pairs of tracks and detections that are near, and what each is worth."""
+        return score_pairs(rows, view, seen, unseen, step, look, self.config)
 
     def _match(
         self, rows: F64, mine: I64, matched: Mask, seen: Sightings, clock: F64 | float, unseen: F64

@@ -1,8 +1,8 @@
 """A reader that decodes as little as is safe where nothing moves: keyframes, and everything as soon as a packet stirs.
 
 While a scene stands still an encoder has little to say between keyframes, and always about as much. So while it rests
-the reader keeps packets without decoding them and looks at their sizes; keyframes are decoded as they come. A packet
-larger than the usual ones decodes all that was kept at once, and everything after it: the newest picture is there within
+the reader keeps packets without decoding them and looks at their sizes; keyframes are decoded as they come, unless the next
+one comes soon enough. A packet larger than the usual ones decodes all that was kept at once, and everything after it: the newest picture is there within
 the time of one catch-up, about 50 ms. Nothing is older than `MOST_REST_S`: then, too, all that was kept is decoded.
 Where sizes tell nothing (a constant bitrate is filled with noise, B-pictures) the reader does not rest.
 """
@@ -34,6 +34,8 @@ LEAST_BYTES = 48
 RAGGED, FULL = 0.6, 0.25
 #: The oldest that what was not decoded may become, seconds of the stream's clock; and how many bytes may be kept.
 MOST_REST_S, MOST_KEPT = 2.0, 16_000_000
+#: How much later a keyframe that is due may come, seconds: one picture is cheaper than all that was kept.
+SLACK_S = 0.1
 #: Packets in a row that may be nonsense.
 MOST_BAD = 1024
 
@@ -88,7 +90,8 @@ class PacketReader:
         self._headers: bytes | None = None
         self._kept: list[tuple[bytes, int]] = []
         self._kept_bytes, self._resting, self._ended = 0, False, False
-        self._looked_s = 0.0
+        self._looked_s = self._key_s = 0.0
+        self._between_keys_s = float("inf")
         self._bad = 0
         self.fresh = True
 
@@ -128,7 +131,7 @@ class PacketReader:
                 if self._keep(data, pts, is_key):
                     return stamp_s
                 continue
-            self._note(data, is_key)
+            self._note(data, pts, is_key)
             if self._feed(data, pts):
                 continue
             if (stamp := self._decoder.receive()) is not None:
@@ -168,15 +171,15 @@ class PacketReader:
     def _keep(self, data: bytes, pts: int, is_key: bool) -> bool:
         """Take a packet in without decoding more than must be; false when there is nothing to tell of it."""
         stirs = self._resting and not is_key and self._watch.stirs(len(data))
-        self._note(data, is_key)
+        self._note(data, pts, is_key)
         if is_key:
             self._kept, self._kept_bytes = [], 0
         self._kept.append((data, pts))
         self._kept_bytes += len(data)
-        old = not 0 <= pts / 1e6 - self._looked_s < MOST_REST_S
-        if is_key and self._resting:
+        age_s, most_s = pts / 1e6 - self._looked_s, MOST_REST_S + SLACK_S
+        if is_key and self._resting and not 0 <= age_s + self._between_keys_s <= most_s:
             self.fresh = self._look(data, pts)
-        elif stirs or old or not self._resting or self._kept_bytes > MOST_KEPT:
+        elif stirs or not 0 <= age_s <= most_s or not self._resting or self._kept_bytes > MOST_KEPT:
             self._resting = self._resting and not stirs
             self.fresh = self._catch_up()
             if not self.fresh and not self._resting:
@@ -214,9 +217,10 @@ class PacketReader:
             self._decoder.send(None)
         return found
 
-    def _note(self, data: bytes, is_key: bool) -> None:
+    def _note(self, data: bytes, pts: int, is_key: bool) -> None:
         if is_key:
             self._watch.keyframe(len(data))
+            self._between_keys_s, self._key_s = pts / 1e6 - self._key_s, pts / 1e6
         else:
             self._watch.saw(len(data))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vedette.streamer.sources import file
-from vedette.streamer.sources.base import Resting, Want
+from vedette.streamer.sources.base import Info, Resting, Want
 from vedette.streamer.sources.libav import libraries
 from vedette.streamer.sources.packets import PacketReader, SizeWatch
 
@@ -92,3 +92,77 @@ def test_a_reader_that_is_called_back_while_it_keeps_packets_gives_the_very_next
         assert resting.grab() == pytest.approx(plain.grab(), abs=1e-4)
         assert resting.fresh
         assert np.array_equal(resting.retrieve(), plain.retrieve())
+
+
+class StillStream:
+    """The packets of a scene where nothing moves, 10 a second, a keyframe every ``gop``; and a decoder that counts."""
+
+    name, info = "still", Info("h264", 64, 48, 10.0)
+
+    def __init__(self, gop: int, late_s: float = 0.0) -> None:
+        self.gop, self.late_s, self.number = gop, late_s, -1
+        self.sent: list[int] = []
+        self._waiting: list[int] = []
+
+    def grab(self) -> float:
+        self.number += 1
+        return self.number / 10 + (self.late_s if self._is_key else 0.0)
+
+    def packet(self) -> tuple[bytes, bool]:
+        return b"k" * 60_000 if self._is_key else b"p" * 2000, self._is_key
+
+    def headers(self) -> bytes:
+        return b""
+
+    @property
+    def _is_key(self) -> bool:
+        return self.number % self.gop == 0
+
+    def send(self, data: bytes | None, pts: int = 0) -> bool:
+        if data is not None:
+            self.sent.append(len(data))
+            self._waiting.append(pts)
+        return True
+
+    def receive(self) -> int | None:
+        return self._waiting.pop(0) if self._waiting else None
+
+    def flush(self) -> None:
+        self._waiting.clear()
+
+
+@pytest.mark.parametrize(
+    ("gop", "late_s", "every"), [(10, 0.0, 20), (5, 0.0, 20), (20, 0.0, 20), (20, 0.05, 20), (16, 0.0, 16)]
+)
+def test_a_resting_reader_decodes_one_keyframe_in_two_seconds(gop: int, late_s: float, every: int) -> None:
+    """More frequent keyframes are not decoded, and one that comes a little late is waited for."""
+    stream = StillStream(gop, late_s)
+    reader = PacketReader(stream, stream)  # type: ignore[arg-type]
+    for _ in range(41):
+        reader.grab()
+    reader.rest(True)
+    assert reader.resting
+    looked = []
+    for _ in range(200):
+        reader.grab()
+        looked += [stream.number] if reader.fresh else []
+    assert set(stream.sent[41:]) == {60_000}, "keyframes only"
+    assert set(np.diff(looked)) == {every}
+    reader.rest(False)
+    reader.grab()
+    assert reader.fresh
+    assert len(stream.sent) - 41 - len(looked) <= gop + 1, "what was kept begins with the last keyframe"
+
+
+def test_where_keyframes_are_rare_all_that_was_kept_is_decoded_in_time() -> None:
+    """Nothing is older than two seconds and a little, however long the encoder waits."""
+    stream = StillStream(100)
+    reader = PacketReader(stream, stream)  # type: ignore[arg-type]
+    for _ in range(110):
+        reader.grab()
+    reader.rest(True)
+    looked = []
+    for _ in range(80):
+        reader.grab()
+        looked += [stream.number] if reader.fresh else []
+    assert max(np.diff(looked)) <= 22

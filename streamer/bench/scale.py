@@ -1,7 +1,8 @@
 """What 1 to 64 cameras cost: processor and memory of the whole daemon, and the exponent by which its cost grows.
 
 Scenes: ``synthetic``, a drawn square that crosses a noisy wall; ``recorded``, of which ``--busy`` of the cameras play the clip
-and the others show its first picture under a sensor's fresh noise; ``still``, the others alone. A scene plays at ``--fps``,
+and the others show its first picture under a sensor's fresh noise; ``still``, the others alone. ``--scenes still recorded --busy 1
+--fps 15 --warm 20 --rest`` says what a static scene costs of a busy one (``still_of_recorded``). A scene plays at ``--fps``,
 low enough for many cameras on few cores. A row whose cameras were not all read at that rate is not ``held``: what a machine
 costs that has no more to give says nothing, and the exponent is fitted without it. 1 is linear, less is better.
 JSON on standard output.
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "fps": args.fps, "seconds": args.seconds, "busy_share": args.busy, "rest": args.rest,
         "size": f"{SIZE_WH[0]}x{SIZE_WH[1]}", "not_run": left_out, "scenes": scenes,
+        "still_of_recorded": still_of_recorded(rows),
     }  # fmt: skip
     print(json.dumps(document, indent=2))
     return 0
@@ -132,6 +134,13 @@ def row_of(measured: Row, fps: float) -> Row:
         "memory_mb": round(memory_mb, 1),
         "latency_ms": measured["latency_ms"],
     }
+
+
+def still_of_recorded(rows: dict[str, list[Row]]) -> dict[int, float]:
+    """What still cameras cost of as many recorded ones, by their number, where both were held."""
+    held = {scene: {row["cameras"]: row["cores"] for row in rows.get(scene, []) if row["held"]} for scene in SCENES}
+    both = held["still"].keys() & held["recorded"].keys()
+    return {count: round(held["still"][count] / held["recorded"][count], 4) for count in sorted(both)}
 
 
 def exponent(rows: list[Row], key: str) -> float | None:

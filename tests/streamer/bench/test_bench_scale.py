@@ -26,6 +26,17 @@ def test_what_one_camera_more_adds() -> None:
     assert scale.slope([{"cameras": n, "memory_mb": 300 + 60.0 * n} for n in (1, 4, 16)], "memory_mb") == 60.0
 
 
+def test_a_still_scene_is_compared_with_a_busy_one_of_as_many_cameras() -> None:
+    """Only where both got all they were due: a busy machine that falls behind looks cheap."""
+
+    def row(cameras: int, cores: float, *, held: bool = True) -> dict[str, Any]:
+        return {"cameras": cameras, "cores": cores, "held": held}
+
+    rows = {"still": [row(1, 0.1), row(2, 0.15), row(4, 0.3)], "recorded": [row(1, 1.0), row(2, 2.0, held=False)]}
+    assert scale.still_of_recorded(rows) == {1: 0.1}
+    assert scale.still_of_recorded({"synthetic": []}) == {}
+
+
 def test_a_row_is_held_when_its_cameras_were_read() -> None:
     """Roles add up; a machine that read less than was due is not called cheap."""
     process = {"name": "x", "cpu_percent": 10.0, "pss_mb": 50.0}

@@ -37,6 +37,7 @@ from vedette.streamer.config.schema import CameraDefaults, EngineSection
 from vedette.streamer.infer.engine import open_engine
 from vedette.streamer.infer.incidents import Moment
 from vedette.streamer.infer.pipeline import Pipeline
+from vedette.streamer.tracking.tracker import TrackerConfig
 
 SECONDS, DISTANCE, RUN_FASTER = 6.0, 1.5, 2.5
 RULES = [
@@ -79,7 +80,8 @@ def play(
 ) -> Pass:  # fmt: skip
     """Run the whole path over a clip. known: detections of the very same pictures."""
     height, width = engine.spec.input_hw
-    pipeline, meter, result = Pipeline("eval", "b", engine.spec.labels), PictureMeter(), Pass()
+    tracker = TrackerConfig.for_detector(engine.spec.name)
+    pipeline, meter, result = Pipeline("eval", "b", engine.spec.labels, tracker=tracker), PictureMeter(), Pass()
     pipeline.configure("cam", CameraDefaults.model_validate({"rules": RULES}))
     for number, picture in enumerate(pictures):
         time_s = number / FPS / faster

@@ -20,8 +20,8 @@ STILL_SHARE, STILL_S = 0.35, 2.0
 LOOK_BACK_S = 6.0
 #: Who puts something down stands no farther from it, own heights, and it is no lower than this share of them.
 ARM, LEAST = 0.6, 0.12
-#: A blob whose outline has come by less than this share is a hole, not a thing.
-ADDED = 0.5
+#: A blob whose outline has come by less than this share is no new thing, and by less than that a hole: it shows that a thing is gone.
+ADDED, HOLE = 0.5, 0.4
 #: A blob is a thing when its box has been the same (intersection over union) for so long, seconds; a flatter one is a shadow or a tape.
 FIRM, FIRM_S, FLATTEST = 0.5, 2.0, 2.0
 #: Who has never gone farther from where they were first seen, own heights, for so long is planted there: perhaps no person
@@ -200,6 +200,8 @@ class Settled:
                 self.forget(known.number)  # somebody stood before it, or with it, and has gone: look again
                 known = None
             if known is not None:
+                if blob.added <= HOLE:
+                    continue
                 known.seen_s = view.time_s
                 if known.seen_as == "unknown" and not part:
                     known.box, known.score = blob.box, blob.added

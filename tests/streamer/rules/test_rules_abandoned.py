@@ -127,6 +127,15 @@ def test_what_has_shrunk_to_a_scrap_is_not_told() -> None:
     assert phases(hall.show({1: AWAY}, 2, thing=True, height=0.06)) == ["start"]
 
 
+def test_the_hole_where_a_thing_was_is_not_the_thing() -> None:
+    """The owner takes it along and the place keeps differing from the background, without an outline of its own: nothing is left there."""
+    hall = Hall()
+    hall.show({1: BESIDE}, 8)
+    hall.show({1: BESIDE}, 5, thing=True)
+    hall.show({1: AWAY}, 3, thing=True)
+    assert hall.show({1: AWAY}, 12, thing=True, added=0.05) == []
+
+
 def test_passers_by_do_not_stop_the_clock() -> None:
     """Somebody else near the thing is not its owner."""
     hall = Hall()

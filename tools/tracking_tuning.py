@@ -74,6 +74,12 @@ TUNED: dict[str, dict[str, dict[str, float]]] = {
             "minimum_iou_threshold_second_assoc": 0.4,
         },
     },
+    "MOT15": {
+        "sort": {"minimum_iou_threshold": 0.2},
+        "bytetrack": {"high_conf_det_threshold": 0.5},
+        "ocsort": {"minimum_consecutive_frames": 2},
+        "botsort": {"minimum_iou_threshold_first_assoc": 0.1},
+    },
 }
 
 

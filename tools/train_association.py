@@ -80,7 +80,7 @@ def simulate(folder: Path, scenes: int) -> list[Path]:
     for i, path in enumerate(paths):
         if path.exists():
             continue
-        book = Book(i)
+        book = Book(i * TOGETHER)
         run_scenes(range(i * TOGETHER, (i + 1) * TOGETHER), book)
         book.save(path)
         print(path.name, sum(map(len, book.part["track"])), "pairs", file=sys.stderr, flush=True)

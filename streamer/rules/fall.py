@@ -32,6 +32,8 @@ END_S = 2.0
 LOST_S = 10.0
 #: Share of the height of the last `BEFORE_S` that somebody who falls loses.
 DROP, BEFORE_S = 0.35, 4.0
+#: The foot of who falls rises by no more than this share of the tallest height.
+RISE = 0.35
 #: Somebody whose box was this slender (width / height) and within so many seconds is this wide, and has lost so much of their
 #: height, lies: whatever the learned evidence says.
 UPRIGHT, LYING, LAID_WITHIN_S, LAID_DROP = 0.75, 1.3, 1.2, 0.45
@@ -88,12 +90,16 @@ class _Person(Case):
         return self.laid
 
     def lose(self, time_s: float, box: tuple[float, ...]) -> float:
-        """Take in a box; the share of the tallest height of the last `BEFORE_S` that is lost, 0 for who was never tall enough."""
+        """Take in a box; the share of the tallest height of the last `BEFORE_S` that is lost, 0 for who was never tall enough and
+        for a box whose foot has risen: nobody falls upwards, the track has gone over to somebody farther away."""
         self.boxes.append((time_s, box))
         while time_s - self.boxes[0][0] > BEFORE_S:
             self.boxes.popleft()
-        tallest = max(bottom - top for _, (_, top, _, bottom) in self.boxes)
-        return 1 - (box[3] - box[1]) / tallest if tallest >= LEAST_HEIGHT else 0.0
+        _, top, _, bottom = max((known for _, known in self.boxes), key=lambda known: known[3] - known[1])
+        tallest = bottom - top
+        if tallest < LEAST_HEIGHT or bottom - box[3] > RISE * tallest:
+            return 0.0
+        return 1 - (box[3] - box[1]) / tallest
 
     def attention(self, shares: Sequence[tuple[float, float]], later_s: float) -> dict[str, Any]:
         """Which past half seconds the model goes by, and where the person was in them. shares: (seconds before the box that was judged

@@ -68,6 +68,14 @@ def test_the_alert_says_which_seconds_it_goes_by_and_where_the_person_was() -> N
     assert not parts[5:].any()
 
 
+def test_a_track_that_goes_over_to_somebody_farther_away_is_no_fall() -> None:
+    """The box is suddenly a third as high and its foot where the head had been nearly: whatever the evidence says, nobody fell."""
+    ward = Ward()
+    ward.show(*[0.1] * 10, height=0.2)
+    ward.at = (0.5, 0.42)
+    assert ward.show(*[0.9] * 20, height=0.07) == []
+
+
 def test_from_upright_to_lying_in_a_moment_is_a_fall_whatever_the_evidence_says() -> None:
     """The box of who stood is a lying one half a second later, and stays so; who takes three seconds lies down."""
     ward = Ward()

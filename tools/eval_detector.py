@@ -21,8 +21,9 @@ from detector_false import false_per_hour
 from detector_metrics import Matched, average_precision, interval, match, paired_difference, small_recall
 from detector_peers import Found, NanoDet, YoloX, suppress
 from eval_detector_extra import contact_sheet, latencies, reid_report
+from single_picture import detect_in
 
-from vedette.engines.api import LABELS, Batch, Letterbox, group_of
+from vedette.engines.api import LABELS, group_of
 from vedette.engines.load import load
 
 Detect = Callable[[np.ndarray], Found]
@@ -31,23 +32,14 @@ VEHICLES = [i for i, label in enumerate(LABELS) if group_of(label) == "vehicle"]
 
 
 class Ours:
-    """A vedette engine, called with one picture as the daemon would prepare it; answers in pixels."""
+    """A vedette engine, called with one picture as the daemon prepares it; answers in pixels."""
 
     def __init__(self, model: str, size: str | None, threads: int = 2, backend: str = "auto") -> None:
         self.engine = load(model, size=size, threads=threads, backend=backend)
         self.engine.score_floor = 0.03  # type: ignore[attr-defined]  # AP counts the weak ones too
 
-    def batch(self, image: np.ndarray) -> Batch:
-        hw = self.engine.spec.input_hw
-        box = Letterbox.fit(image.shape[:2], hw)
-        h, w = box.inner_hw
-        canvas = np.zeros((1, *hw, 3), np.uint8)
-        how = cv2.INTER_AREA if box.scale < 1 else cv2.INTER_LINEAR
-        canvas[0, box.pad_y : box.pad_y + h, box.pad_x : box.pad_x + w] = cv2.resize(image, (w, h), interpolation=how)
-        return Batch(canvas, (box,), np.zeros(1, np.int32), np.zeros(1, np.bool_), np.zeros(1))
-
     def detections(self, image: np.ndarray):
-        return self.engine.infer(self.batch(image)).detections[0]
+        return detect_in(self.engine, image)
 
     def __call__(self, image: np.ndarray) -> Found:
         d = self.detections(image)

@@ -8,7 +8,7 @@ the same tracker and rules in this process: the detector asked about every pictu
 event of the same rule begins within ``--within`` seconds of it. JSON on standard output.
 
 Some events hang by a thread: vtest held still for 8 s every 4 s, encoded twice with other sensor noise and every picture
-judged, already differs by 8 of its 80 events; resting changed 3 of 80 and 2 of 77, all of them at those places (2026-11).
+judged, already differs by 8 of its 80 events; resting missed 3 of 80 and 2 of 77, all at moments that the noise decides as well, or because of one (2026-11).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Cut:
 def _numbers(values: Any, count: int) -> Any:
     if not isinstance(values, list) or len(values) != count:
         raise WireError(f"bus: a cut needs {count} numbers, got {values!r:.60}")
-    return tuple(float(v) for v in values)
+    return tuple([float(v) for v in values])  # a list has a length: a tuple that shrinks leaves its room on a free list
 
 
 def endpoint_of(place: Path | str) -> str:

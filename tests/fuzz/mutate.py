@@ -50,6 +50,9 @@ VALUES: tuple[Any, ...] = (
     *([1e308] * 4, ["x"] * 300, {"": 0}),
 )
 
+#: An input's length at most, bytes.
+MOST_BYTES = 100_000
+
 
 class Mutator:
     """Makes inputs from a pool of earlier ones. seed: what decides about everything."""
@@ -63,7 +66,8 @@ class Mutator:
         data = self._random.choice(self.pool)
         for _ in range(self._random.choice((1, 1, 1, 2, 4))):
             data = self._random.choice((self._json, self._json, self._splice, self._cut, self._flip, self._cross))(data)
-        return data[:100_000]
+            data = data[:MOST_BYTES]
+        return data
 
     def keep(self, data: bytes) -> None:
         """It led somewhere new: start from it, too."""
@@ -93,7 +97,12 @@ class Mutator:
         if isinstance(value, list) and value and pick.random() < 0.7:
             at = pick.randrange(len(value))
             changed = [*value[:at], self._changed(value[at]), *value[at + 1 :]]
-            return changed if pick.random() < 0.8 else changed + value * pick.choice((1, 2, 300))
+            # a long one is not made 300 times longer again: four such changes would make gigabytes
+            return (
+                changed
+                if pick.random() < 0.8
+                else changed + value * pick.choice((1, 2, 300 if len(value) < 100 else 1))
+            )
         return pick.choice(VALUES)
 
     def _splice(self, data: bytes) -> bytes:

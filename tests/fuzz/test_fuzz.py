@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.mutate import Mutator
+from tests.fuzz.mutate import MOST_BYTES, Mutator
 from tests.fuzz.runner import fuzz
 from tests.fuzz.targets import BETWEEN, CORPUS, TARGETS, Target, corpus_of
 from vedette.streamer.supervisor import child
@@ -66,6 +66,19 @@ def test_the_same_seed_makes_the_same_inputs() -> None:
     one, two = Mutator([b'{"a": [1]}', b"x"], 3), Mutator([b'{"a": [1]}', b"x"], 3)
     assert [one.next() for _ in range(200)] == [two.next() for _ in range(200)]
     assert made[0] == made[1]
+
+
+def test_inputs_stay_short_while_they_are_made() -> None:
+    """A list within lists is not multiplied until the fuzzer has no memory, and everybody beside it no processor, left."""
+    seed = json.dumps({"a": [[1] * 50] * 50}).encode()
+    mutator, longest = Mutator([seed], 5), 0
+    for _ in range(3000):
+        data = mutator.next()
+        longest = max(longest, len(data))
+        mutator.keep(data)
+    assert len(seed) < longest <= MOST_BYTES
+    many = list(range(100))
+    assert max(len(json.dumps(mutator._changed(many))) for _ in range(500)) < 10_000
 
 
 def test_the_fuzzer_sees_a_planted_bug(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

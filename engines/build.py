@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette.engines.api import EngineFault
+from vedette.engines.strictjson import load_json
 from vedette.engines.temporal_spec import TemporalSpec
 
 Shape = tuple[int, ...]
@@ -208,10 +209,10 @@ class PlanCache:
         """The plan, or None when there is none or its sidecar does not match it."""
         path = self.path(key)
         try:
-            plan, sidecar = path.read_bytes(), json.loads(path.with_suffix(".json").read_text())
+            plan, sidecar = path.read_bytes(), load_json(path.with_suffix(".json").read_text())
         except (OSError, ValueError):
             return None
-        whole = sidecar.get("plan_sha256") == hashlib.sha256(plan).hexdigest()
+        whole = isinstance(sidecar, dict) and sidecar.get("plan_sha256") == hashlib.sha256(plan).hexdigest()
         return plan if whole and sidecar.get("key") == json.loads(json.dumps(asdict(key))) else None
 
     def put(self, key: PlanKey, plan: bytes) -> Path:

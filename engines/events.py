@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vedette.engines.api import F32, LABELS, EngineFault
 from vedette.engines.runtimes.onnxruntime import OrtRuntime
+from vedette.engines.strictjson import load_json
 from vedette.engines.temporal_spec import sidecar_path
 from vedette.engines.temporal_tracks import HISTORY_S, Judgement, TrackFrame
 
@@ -66,7 +67,7 @@ def schema_of(model: Path) -> str:
     """What kind of model a sidecar announces. EngineFault when there is none that can be read."""
     path = sidecar_path(model)
     try:
-        return str(json.loads(path.read_text())["schema"])
+        return str(load_json(path.read_text())["schema"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise EngineFault(f"{path}: is no sidecar of a temporal model, got {e!r}; export the model again") from e
 
@@ -76,12 +77,12 @@ def load_spec(model: Path) -> EventsSpec:
     path = sidecar_path(model)
     try:
         raw: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(path.read_text()).items()
+            k: tuple(v) if isinstance(v, list) else v for k, v in load_json(path.read_text()).items()
         }
         raw.pop("schema")
         spec = EventsSpec(**raw)
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    except (OSError, ValueError, TypeError, KeyError) as e:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise EngineFault(f"{path}: is no sidecar of an events model, got {e!r}; export the model again") from e
     if digest != spec.sha256:
         raise EngineFault(f"{model}: does not belong to its sidecar, got sha256 {digest[:12]}; export the model again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from vedette.engines.canvas import DEFAULT_SIZE, parse_size
 from vedette.engines.detector import Detector
 from vedette.engines.runtimes.onnxruntime import OrtRuntime, sha256_of
 from vedette.engines.runtimes.ringdevice import CUDA, cuda_provider
+from vedette.engines.strictjson import load_json
 
 #: backend -> "module:function", called as f(source, name=, size=, threads=) -> (Runtime, (height, width), precision)
 BACKENDS = {
@@ -140,10 +140,10 @@ def _spec(
 def _own_labels(text: str, path: Path) -> tuple[str, ...]:
     """The class names in a model's metadata. EngineFault when they are none."""
     try:
-        names = json.loads(text) or LABELS
+        names = load_json(text) or LABELS
         if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
             raise ValueError("needs a list of names")
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise EngineFault(f"{path}: vedette.labels in its metadata: {e}, got {text:.60}; export the model again") from e
     return tuple(names)
 

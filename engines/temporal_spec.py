@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette.engines.api import LABELS, EngineFault
+from vedette.engines.strictjson import load_json
 
 #: Added to the validity channel of an empty or unwritten key; exp(-1e4 + anything bounded) is exactly 0 in fp16 and fp32.
 INVALID = -1.0e4
@@ -182,7 +183,7 @@ def _tensor_from_json(raw: dict[str, Any]) -> TensorSpec:
 def spec_from_json(text: str, where: str) -> TemporalSpec:
     """The spec a sidecar holds; EngineFault names ``where`` and what is wrong with it."""
     try:
-        raw: dict[str, Any] = json.loads(text)
+        raw: dict[str, Any] = load_json(text)
         if raw.pop("schema") != SCHEMA:
             raise ValueError(f"schema must be {SCHEMA}")
         config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.pop("config").items()}
@@ -200,7 +201,7 @@ def sidecar_path(model: Path) -> Path:
 def is_temporal(model: Path) -> bool:
     """Whether a graph has a sidecar of this schema beside it; other kinds of model have sidecars of their own."""
     try:
-        raw = json.loads(sidecar_path(model).read_text())
+        raw = load_json(sidecar_path(model).read_text())
     except (OSError, ValueError):
         return False
     return isinstance(raw, dict) and raw.get("schema") == SCHEMA

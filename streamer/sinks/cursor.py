@@ -7,6 +7,8 @@ import logging
 import os
 from pathlib import Path
 
+from vedette.streamer.jsontext import load_json
+
 log = logging.getLogger("vedette.sinks")
 
 FOLDER = "sinks"
@@ -29,7 +31,7 @@ class Cursor:
 
     def _read(self, newest: int) -> int:
         try:
-            said = json.loads(self._path.read_text("utf-8"))
+            said = load_json(self._path.read_bytes())
             return int(said["seq"]) if said["stream"] == self._stream else 0
         except FileNotFoundError:
             return newest

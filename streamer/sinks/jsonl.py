@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Annotated, Literal
 from pydantic import Field
 
 from vedette.streamer.errors import SinkError
+from vedette.streamer.jsontext import load_json
 from vedette.streamer.outbox.records import Stored
 from vedette.streamer.sinks.base import Place, SinkConfig
 
@@ -63,7 +63,7 @@ class JsonlSink:
             self._file.truncate(start + whole)
         last = tail[:whole].rstrip(b"\n").rpartition(b"\n")[2]
         try:
-            alert = json.loads(last)
+            alert = load_json(last)
             return int(alert["seq"]) if alert["stream"] == self._stream else 0
         except (ValueError, TypeError, KeyError):
             return 0  # somebody else's line: nothing to learn from it

@@ -9,7 +9,9 @@ import pytest
 from vedette.engines.strictjson import load_json
 
 
-@pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "Infinity", "[" * 5000, '{"a": ' * 5000, "", "{", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["1e999", "-1e999", "NaN", "Infinity", "[" * 5000, '{"a": ' * 5000, "", "{", "9" * 5000]
+)
 def test_whatever_is_wrong_is_a_value_error(text: str) -> None:
     """Nobody who reads a sidecar must know what else a JSON reader raises."""
     with pytest.raises(ValueError, match=r"."):

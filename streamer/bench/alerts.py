@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from vedette.streamer.bench._hub import HubProcess, numbered_event
 from vedette.streamer.bench._listeners import Listeners
+from vedette.streamer.bench._protocol import machine
 from vedette.streamer.eventlink import EventLink
 
 #: The goal, alerts a second; where one fsync takes longer than its share of a second, the disk's limit is.
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         row["share_of_fsync_limit"] = round(row["commits_per_s"] / fsyncs_per_s, 3)
     report = {
         "bench": "alerts",
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "machine": machine(),
         "snapshot_kb": args.snapshot_kb,
         "raw_fsync": {"before": before, "after": after},
         "asked_alerts_per_s": round(min(GOAL_PER_S, fsyncs_per_s), 1),

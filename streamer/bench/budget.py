@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import sys
 import tempfile
 import threading
 import time
@@ -31,6 +29,7 @@ from vedette.engines import detector
 from vedette.engines.api import Engine
 from vedette.streamer.bench._hub import numbered_event
 from vedette.streamer.bench._physical import MULTIPLY_ADDS
+from vedette.streamer.bench._protocol import machine, say
 from vedette.streamer.bench.alerts import raw_fsync
 from vedette.streamer.bus import FrameReader, FrameWriter
 from vedette.streamer.bus.ring import SLOTS, Ring, create_ring, slot_bytes_for
@@ -94,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure; the result goes to standard output, progress to standard error."""
-    clip = find_clip(args.video, lambda text: print(text, file=sys.stderr, flush=True))
+    clip = find_clip(args.video, say)
     cv2.setNumThreads(1)  # as in every process of the daemon
     engine = open_engine(EngineSection())
     with closing(engine), tempfile.TemporaryDirectory(prefix="vedette-bench-", dir=args.store) as folder:
@@ -310,7 +309,7 @@ def document_of(
         }
     return {
         "schema": SCHEMA,
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "machine": machine(),
         "engine": {"name": engine.spec.name, "backend": engine.spec.backend, "precision": engine.spec.precision},
         "clip": {"name": clip.name, "height": size_hw[0], "width": size_hw[1]},
         "frames": len(times["detector"]),

@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from vedette.engines.load import resolve
 from vedette.streamer.bench._daemonload import Load, measure
 from vedette.streamer.bench._mixture import ask_peer, mixture, prepare
 from vedette.streamer.bench._physical import limits_of, share_of_limits
+from vedette.streamer.bench._protocol import in_turn, say
 from vedette.streamer.errors import VedetteError
 from vedette.streamer.offline.sample import find_clip
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     began_s, most_s = time.monotonic(), args.most_s or float("inf")
     with tempfile.TemporaryDirectory(prefix="vedette-bench-") as name:
         folder = Path(name)
-        source = find_clip(args.video, _say)
+        source = find_clip(args.video, say)
         busy, still = folder / "busy.mp4", folder / "still.mp4"
         codec = prepare(source, busy, args.fps, still=False, python=args.peers_python)
         prepare(source, still, args.fps, still=True, python=args.peers_python)
@@ -81,11 +81,10 @@ def run(args: argparse.Namespace) -> int:
         unfinished = [name for name, rows in steps.items() if not _finished(rows, args.most)]
         rounds: dict[str, list[Row]] = {name: [] for name in contenders}
         for number in range(args.rounds):
-            order = list(contenders)
-            for name in order[number % len(order) :] + order[: number % len(order)]:
+            for name in in_turn(contenders, number):
                 if sustained[name] and time.monotonic() - began_s < most_s:
                     rounds[name].append(contenders[name](max(1, int(sustained[name] * SHARE))))
-                    _say(f"round {number + 1} {name}: {_short(rounds[name][-1])}")
+                    say(f"round {number + 1} {name}: {_short(rounds[name][-1])}")
     best = max((sustained[peer] for peer in PEERS if peer in sustained), default=0)
     document = {
         "schema": SCHEMA,
@@ -146,7 +145,7 @@ def tune(name: str, clips: list[Path], args: argparse.Namespace) -> Row:
     found = []
     for choice in choices:
         row = _ask({**_job(name, args), **choice, "seconds": min(8.0, args.seconds)}, clips[: 4 * cores], args)
-        _say(f"tuning {name} {choice}: {_short(row)}")
+        say(f"tuning {name} {choice}: {_short(row)}")
         found.append((row["fps_total"], choice))
     return max(found, key=lambda item: item[0])[1]
 
@@ -166,7 +165,7 @@ def search(name: str, contender: Contender, most: int, until_s: float = float("i
     good, bad, n = 0, most + 1, 1
     while good < n < bad and (not rows or time.monotonic() < until_s):
         rows.append(contender(n))
-        _say(f"{name} {_short(rows[-1])}")
+        say(f"{name} {_short(rows[-1])}")
         if rows[-1]["lost_most"] <= LOST_MOST:
             good = n
         else:
@@ -229,7 +228,3 @@ def _processor() -> str:
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +22,7 @@ import numpy as np
 
 from vedette.streamer.bench._daemonload import Load, measure
 from vedette.streamer.bench._mixture import NOISE_LEVELS, SIZE_WH, mixture, prepare
+from vedette.streamer.bench._protocol import machine, say
 from vedette.streamer.offline.sample import find_clip
 
 SCHEMA = "vedette.bench.scale/1"
@@ -67,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
                     left_out.append({"scene": scene, "cameras": count})
                     continue
                 rows[scene].append(row_of(measure(clips[scene][:count], load, folder), args.fps))
-                print(f"{scene} {rows[scene][-1]}", file=sys.stderr, flush=True)
+                say(f"{scene} {rows[scene][-1]}")
     for scene, found in rows.items():
         scenes[scene] = {
             "cost_exponent": exponent([row for row in found if row["held"]], "cores"),
@@ -77,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         }
     document = {
         "schema": SCHEMA,
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "machine": machine(),
         "fps": args.fps, "seconds": args.seconds, "busy_share": args.busy, "rest": args.rest,
         "size": f"{SIZE_WH[0]}x{SIZE_WH[1]}", "not_run": left_out, "scenes": scenes,
         "still_of_recorded": still_of_recorded(rows),
@@ -90,7 +88,7 @@ def clips_of(scene: str, args: argparse.Namespace, folder: Path) -> list[Path]:
     """The clips of as many cameras as anybody asks for."""
     if scene == "synthetic":
         return [drawn(folder / "drawn.avi", args.fps)] * max(args.cameras)
-    source = find_clip(args.video, lambda text: print(text, file=sys.stderr, flush=True))
+    source = find_clip(args.video, say)
     still = folder / "still.mp4"
     if not still.exists():
         prepare(source, still, args.fps, still=True, python=args.peers_python)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ import zmq
 from vedette.engines.load import resolve
 from vedette.streamer.bench._daemonload import cameras_of
 from vedette.streamer.bench._mixture import SIZE_WH, ask_peer, recode
+from vedette.streamer.bench._protocol import in_turn, machine, say
 from vedette.streamer.demodaemon import Daemon
 from vedette.streamer.errors import VedetteError
 from vedette.streamer.offline.sample import find_clip
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure; JSON goes to standard output, progress to standard error."""
     with tempfile.TemporaryDirectory(prefix="vedette-bench-") as name:
         folder = Path(name)
-        clip = recode(find_clip(args.video, _say), folder / "clip.mp4", args.fps, size_wh=SIZE_WH)
+        clip = recode(find_clip(args.video, say), folder / "clip.mp4", args.fps, size_wh=SIZE_WH)
         contenders: dict[str, Callable[[], Row]] = {
             f"vedette, {count} camera{'s' * (count > 1)}": lambda count=count: start_daemon(  # type: ignore[misc]
                 [clip] * count, args.fps, folder
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         rows, missing = rounds_of(contenders, args.warm, args.rounds)
     document = {
         "schema": SCHEMA,
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
+        "machine": machine(),
         "rounds": args.rounds,
         "steps": STEPS,
         "not_run": missing,
@@ -81,9 +80,8 @@ def rounds_of(
     """The rows of each contender, each round another one first; and who cannot run, and why."""
     rows: dict[str, list[Row]] = {name: [] for name in contenders}
     missing: dict[str, str] = {}
-    names = list(contenders)
     for number in range(warm + rounds):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        for name in in_turn(contenders, number):
             if name in missing:
                 continue
             try:
@@ -93,7 +91,7 @@ def rounds_of(
                     raise
                 missing[name] = str(error)
                 continue
-            _say(f"{'warm-up' if number < warm else f'round {number - warm + 1}'} {name}: {row}")
+            say(f"{'warm-up' if number < warm else f'round {number - warm + 1}'} {name}: {row}")
             if number >= warm:
                 rows[name].append(row)
     return rows, missing
@@ -154,7 +152,3 @@ def start_peer(loop: str, clip: Path, args: argparse.Namespace) -> Row:
         "first_detection_s": round(answer["detected_s"] - began_s, 3),
         "first_alert_s": None,
     }
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette.streamer.bench import transport_peers
+from vedette.streamer.bench._protocol import in_turn, say
 from vedette.streamer.bus.ring import create_ring
 
 #: name -> height, width
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one JSON document. Exit 1 when any transport delivered a wrong frame, or ours delivered none."""
     found = [name for name in TRANSPORTS if name != "imagezmq" or _has_imagezmq(args.peers_python)]
     if "imagezmq" not in found:
-        print("imagezmq is not installed in --peers-python; it is left out", file=sys.stderr)
+        say("imagezmq is not installed in --peers-python; it is left out")
     sizes = {size: _measure_size(size, found, args) for size in args.size or SIZES}
     document = {
         "benchmark": "transport",
@@ -73,8 +74,8 @@ def _measure_size(size: str, names: list[str], args: argparse.Namespace) -> dict
     for number in range(args.rounds):
         for pace, fps in (("flat_out", 0.0), ("paced_30_fps", PACED_FPS)):
             # each round another one goes first
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                print(f"{size} round {number + 1}/{args.rounds} {pace} {name}", file=sys.stderr, flush=True)
+            for name in in_turn(names, number):
+                say(f"{size} round {number + 1}/{args.rounds} {pace} {name}")
                 rounds.setdefault((name, pace), []).append(_measure(name, SIZES[size], fps, args))
     entry: dict[str, Any] = {
         name: {pace: _median(rounds[name, pace]) for pace in ("flat_out", "paced_30_fps")} for name in names

@@ -41,6 +41,8 @@ from vedette.streamer.types import CAMERA_NAME
 DEFAULT_LIMIT = 100
 _MAX_SEQ = 2**62
 
+#: Of evidence: a browser may not guess another kind of file.
+_AS_SAID = {"X-Content-Type-Options": "nosniff"}
 Handler = Callable[[Request, Scope], Awaitable[Response]]
 
 
@@ -138,7 +140,7 @@ class Api:
             drawn = await run_in_threadpool(_drawn, path, found.body)
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
-        return Response(drawn, media_type="image/jpeg", headers={"X-Content-Type-Options": "nosniff"})
+        return Response(drawn, media_type="image/jpeg", headers=_AS_SAID)
 
     async def clip(self, request: Request, scope: Scope) -> Response:
         """The film of an alert: 404 until the rev that brings it, 410 when it was removed."""
@@ -146,7 +148,7 @@ class Api:
 
     async def _file(self, request: Request, scope: Scope, what: Literal["snapshot", "clip"], media: str) -> Response:
         path = await self._path(await self._find(request, scope), what)
-        return FileResponse(path, media_type=media, headers={"X-Content-Type-Options": "nosniff"})
+        return FileResponse(path, media_type=media, headers=_AS_SAID)
 
     async def _path(self, found: Stored, what: Literal["snapshot", "clip"]) -> Path:
         path = await run_in_threadpool(self._reader.evidence, found.seq, what)
